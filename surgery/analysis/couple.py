@@ -1,0 +1,186 @@
+"""Run a program on unit ids: every op's rule says how ids flow, and writes down ties, pins and uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+import surgery.rules  # noqa: F401  # fills the rule table
+from surgery.analysis.capture import Program, shapes_of, written_argument
+from surgery.calls import Call, Value
+from surgery.coupling import Axis, Coupling, Ledger, Pin, Uniform
+from surgery.layout import Ids, Layout, covered, on_dim
+from surgery.registry import Rule, arguments, find_rule
+
+Placed = Callable[[str, tuple[int, ...], Ledger], Layout]
+"""How a parameter `(canonical name, shape)` gets its ids."""
+
+
+def couple(program: Program) -> Coupling:
+    """The coupling of a program: its channels, pins with reasons, rectangles and uses."""
+    ledger = Ledger()
+    run(program, ledger, fresh_axes)
+    _rectangles(ledger)
+    return ledger.close()
+
+
+def fresh_axes(name: str, shape: tuple[int, ...], ledger: Ledger) -> Layout:
+    """Fresh ids on every dim of a parameter that has more than one position."""
+    blocks = []
+    for dim, size in enumerate(shape):
+        if size > 1:
+            ids = ledger.fresh(size)
+            ledger.axes[name, dim] = Axis(name, dim, ids)
+            blocks.append(on_dim(ids, len(shape), dim))
+    return Layout(shape, tuple(blocks))
+
+
+def run(program: Program, ledger: Ledger, place: Placed, call_type: type[Call] = Call) -> None:
+    """Run the program's rules in order, writing into `ledger`."""
+    env: dict[fx.Node, Any] = {}
+    parameters: dict[str, Layout] = {}
+    for node in program.nodes:
+        if node.op == "placeholder":
+            env[node] = _placeholder(program, node, ledger, place, parameters)
+        elif node.op == "output":
+            _pin_outputs(node, env, ledger)
+        elif node.op == "call_function":
+            env[node] = _step(node, env, ledger, call_type)
+            written = written_argument(node)
+            if written is not None and isinstance(env[node], Value):
+                env[written] = env[node]
+        else:
+            env[node] = None
+
+
+def _placeholder(
+    program: Program, node: fx.Node, ledger: Ledger, place: Placed, parameters: dict[str, Layout]
+) -> Value | None:
+    shapes = shapes_of(node)
+    if not shapes:
+        return None
+    name = program.parameters.get(node.name)
+    if name is None:
+        layout = Layout(shapes[0])
+    elif name in parameters:
+        layout = parameters[name]
+    else:
+        layout = parameters[name] = place(name, shapes[0], ledger)
+        if name in program.mutated:
+            for block in layout.blocks:
+                ledger.pins.append(Pin(block.ravel(), f"{name} is written in forward", node.name))
+    ledger.layouts[node.name] = layout
+    return Value(node.name, layout, name)
+
+
+def _step(node: fx.Node, env: dict[fx.Node, Any], ledger: Ledger, call_type: type[Call]) -> Any:
+    """One op: its rule's answer, checked for ids that got lost."""
+    bound = fx.map_arg(arguments(node.target, node.args, node.kwargs), lambda n: env.get(n))
+    shapes = shapes_of(node)
+    operands = _values(bound)
+    call = call_type(node.name, _op_name(node), shapes or ((),), ledger)
+    rule = find_rule(node.target)
+    if rule is None:
+        answer = _unruled(call, operands, shapes)
+    else:
+        answer = rule.couple(call, **bound)
+        _conserve(call, rule, operands, answer)
+    return _named(node, answer, ledger)
+
+
+def _op_name(node: fx.Node) -> str:
+    return str(node.target) if not callable(node.target) or hasattr(node.target, "_schema") else _callable_name(node)
+
+
+def _callable_name(node: fx.Node) -> str:
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def _values(bound: dict[str, Any]) -> list[Value]:
+    found: list[Value] = []
+
+    def visit(item: Any) -> None:
+        if isinstance(item, Value):
+            found.append(item)
+        elif isinstance(item, list | tuple):
+            for one in item:
+                visit(one)
+        elif isinstance(item, dict):
+            for one in item.values():
+                visit(one)
+
+    visit(bound)
+    return found
+
+
+def _unruled(call: Call, operands: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> Any:
+    """Nobody knows what it does: whatever reaches it stays."""
+    if any(value.layout.blocks for value in operands):
+        call.ledger.unruled.setdefault(call.op, []).append(call.node)
+        call.hold_all(operands, f"no rule for {call.op}")
+    outputs = tuple(Layout(shape) for shape in shapes)
+    return outputs[0] if len(outputs) == 1 else outputs or None
+
+
+def _conserve(call: Call, rule: Rule, operands: Sequence[Value], answer: Any) -> None:
+    """Ids are conserved: each that came in went out, or was tied, used, pinned; what a rule lost is held."""
+    if rule.drops:
+        return
+    incoming = [block for value in operands for block in value.layout.blocks]
+    if not incoming:
+        return
+    seen = np.zeros(call.ledger.n_ids, bool)
+    outputs = answer if isinstance(answer, tuple) else (answer,)
+    for out in outputs:
+        layout = out.layout if isinstance(out, Value) else out
+        for block in layout.blocks if isinstance(layout, Layout) else ():
+            seen[block] = True
+    for ids in call.accounted:
+        seen[ids] = True
+    for block in incoming:
+        if not seen[block].all():
+            call.pin(block[~seen[block]], f"{call.op} lost track of it (a fault of its rule)")
+
+
+def _named(node: fx.Node, answer: Any, ledger: Ledger) -> Any:
+    """The answer as named values, written into the ledger."""
+    if isinstance(answer, Value):
+        answer = answer.layout
+    if isinstance(answer, Layout):
+        ledger.layouts[node.name] = answer
+        return Value(node.name, answer)
+    if isinstance(answer, tuple | list):
+        layouts = tuple(a.layout if isinstance(a, Value) else a for a in answer)
+        ledger.layouts[node.name] = layouts
+        return tuple(Value(node.name, layout) for layout in layouts)
+    return None
+
+
+def _pin_outputs(node: fx.Node, env: dict[fx.Node, Any], ledger: Ledger) -> None:
+    for argument in node.all_input_nodes:
+        value = env.get(argument)
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, Value):
+                for block in one.layout.blocks:
+                    ledger.pins.append(Pin(block.ravel(), "it is an output of the model", argument.name))
+
+
+def _rectangles(ledger: Ledger) -> None:
+    """No dim may come to nothing, and a joint block stays a rectangle, at every place where ids lie."""
+    seen: set[tuple[tuple[int, ...], bytes]] = set()
+    for node, value in list(ledger.layouts.items()):
+        for layout in value if isinstance(value, tuple) else (value,):
+            for block in layout.blocks if isinstance(layout, Layout) else ():
+                sizes = tuple(block.shape[d] for d in covered(block))
+                key = (sizes, block.tobytes())
+                if key in seen:
+                    continue
+                seen.add(key)
+                flat = block.reshape(sizes)
+                ledger.uniforms.append(Uniform((block.reshape(1, -1),), True, node))
+                for level in range(1, len(sizes)):
+                    rows: Ids = flat.reshape(int(np.prod(sizes[:level])), -1)
+                    ledger.uniforms.append(Uniform((rows,), False, node))

@@ -1,0 +1,208 @@
+"""What a rule sees of one op in the program, and what it may write down about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from surgery.coupling import Ledger, Orientation, Pin, Uniform, Use
+from surgery.known import Known
+from surgery.layout import Ids, Layout, Shape, covered, on_dim
+
+
+@dataclass(frozen=True)
+class Value:
+    """An operand: the node that made it, its layout, and the parameter's name where it is one."""
+
+    node: str
+    layout: Layout
+    parameter: str | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """The tensor's shape."""
+        return self.layout.shape
+
+
+class Call:
+    """One op, as a coupling rule sees it.
+
+    Attributes:
+        node: The node's name.
+        op: The op overload's name.
+        shape: The output's shape (of the first output where there are several).
+        shapes: The shapes of all outputs.
+        ledger: Where ties, pins and uses are written.
+        accounted: Id arrays that this call has mentioned; the engine checks that none is lost.
+    """
+
+    def __init__(self, node: str, op: str, shapes: Sequence[Shape], ledger: Ledger) -> None:
+        self.node, self.op, self.shapes, self.ledger = node, op, tuple(shapes), ledger
+        self.accounted: list[Ids] = []
+
+    @property
+    def shape(self) -> Shape:
+        """The (first) output's shape."""
+        return self.shapes[0]
+
+    @property
+    def name(self) -> str:
+        """The op's short name, for reasons: `layer_norm`."""
+        parts = self.op.split(".")
+        return parts[1] if len(parts) > 1 else self.op
+
+    def tie(self, a: Ids, b: Ids) -> None:
+        """Units at the same positions can only be removed together."""
+        left, right = np.broadcast_arrays(a, b)
+        if left is not right:
+            self.ledger.ties.append((left, right))
+        self.accounted += [a, b]
+
+    def pin(self, ids: Ids, reason: str) -> None:
+        """These units must stay."""
+        if ids.size:
+            self.ledger.pins.append(Pin(ids.ravel(), reason, self.node))
+            self.accounted.append(ids)
+
+    def hold(self, layout: Layout, dims: Iterable[int], reason: str) -> Layout:
+        """These dims keep their size: pinned, or (inside a joint block) whole rows go or stay."""
+        blocks = list(layout.blocks)
+        for dim in dims:
+            for index, block in enumerate(blocks):
+                if block.shape[dim] == 1:
+                    continue
+                if covered(block) == (dim,):
+                    self.pin(block, reason)
+                    del blocks[index]
+                else:
+                    first = block.take([0], axis=dim)
+                    self.tie(block, first)
+                    blocks[index] = first
+                break
+        return Layout(layout.shape, tuple(blocks))
+
+    def fix(self, layout: Layout, dims: Iterable[int], reason: str) -> Layout:
+        """As `hold`, for ops whose output has the same dims: pinned units flow on, so that later ties know the reason."""
+        held = self.hold(layout, dims, reason)
+        kept = [b for b in layout.blocks if len(covered(b)) == 1 and not any(b is h for h in held.blocks)]
+        return Layout(layout.shape, (*held.blocks, *kept))
+
+    def hold_all(self, value: Value | Sequence[Value] | Any, reason: str) -> None:
+        """Pin every unit of an operand (or of each operand in a list); anything else is ignored."""
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, Value):
+                for block in one.layout.blocks:
+                    self.pin(block, reason)
+
+    def only(self, value: Value, dims: Iterable[int], reason: str) -> Layout:
+        """The operand's layout with every dim held but `dims`."""
+        keep = {d % value.layout.rank for d in dims}
+        return self.hold(value.layout, [d for d in range(value.layout.rank) if d not in keep], reason)
+
+    def uniform(self, *arrays: Ids, rows_stay: bool) -> None:
+        """Every surviving row keeps as many columns as the others (see `Uniform`)."""
+        self.ledger.uniforms.append(Uniform(arrays, rows_stay, self.node))
+        self.accounted += arrays
+
+    def fresh(self, size: int) -> Ids:
+        """New units that belong to no parameter."""
+        ids = self.ledger.fresh(size)
+        self.ledger.anonymous.append((self.node, ids))
+        return ids
+
+    def delegate(self, value: Value, dim: int, ids: Ids) -> None:
+        """A grouped weight's `dim`: its position j means `ids[g, j]` in group g. Its own unit ids are not used.
+
+        Where the weight is computed, or its dim answers to other channels already, the groups must agree.
+        """
+        placeholder = value.layout.block_of(dim)
+        if placeholder is None:
+            return
+        own = placeholder.ravel()
+        axis = self.ledger.axes.get((value.parameter, dim)) if value.parameter else None
+        if axis is None or (axis.ids.ndim == 1 and not np.array_equal(axis.ids, own)):
+            self.tie(ids, own[None, :])
+        elif axis.ids.ndim == 2 and axis.ids.shape == ids.shape:
+            self.tie(axis.ids, ids)
+        elif axis.ids.ndim == 2:
+            self.pin(axis.ids, f"{axis.name} is used with different conv_groups")
+            self.pin(ids, f"{axis.name} is used with different conv_groups")
+        else:
+            self.ledger.axes[(axis.name, dim)] = type(axis)(axis.name, dim, ids)
+        self.accounted.append(own)
+
+    def use(
+        self,
+        operand: Value,
+        dim: int,
+        ids: Ids,
+        *,
+        rows: Ids | None = None,
+        weight: Value | None = None,
+        orientation: Orientation = "out_in",
+        bias: Value | None = None,
+        borders: bool = False,
+    ) -> None:
+        """Record that `operand`'s channels `ids` `[conv_groups, n]` along `dim` are consumed here (see `Use`)."""
+        self.ledger.uses.append(
+            Use(
+                self.node,
+                operand.node,
+                dim,
+                ids,
+                rows,
+                weight.node if weight else None,
+                orientation,
+                bias.node if bias else None,
+                borders,
+            )
+        )
+        self.accounted.append(ids)
+
+    def channels(self, value: Value, dim: int) -> tuple[Layout, Ids | None]:
+        """The operand with `dim` a block of its own (`[size]`, or None if untracked).
+
+        Where the dim is part of a joint block, positions along the block's other dims are tied.
+        """
+        layout = value.layout
+        block = layout.block_of(dim)
+        if block is not None and len(covered(block)) > 1:
+            others = [d for d in covered(block) if d != dim]
+            layout = self.hold(layout, others, f"{self.name} treats all positions of dim {others[0]} alike")
+            block = layout.block_of(dim)
+        return layout, None if block is None else block.ravel()
+
+    def rows_of(self, block: Ids, dim: int, *, rows_stay: bool) -> None:
+        """The positions of `dim` of a joint block are rows that keep equal numbers of columns."""
+        self.uniform(np.moveaxis(block, dim, 0).reshape(block.shape[dim], -1), rows_stay=rows_stay)
+
+    def placed(self, ids: Ids | None, rank: int, dim: int) -> tuple[Ids, ...]:
+        """`ids` as the blocks of a layout that tracks `dim` only."""
+        return () if ids is None or ids.size < 2 else (on_dim(ids, rank, dim),)
+
+
+class KnownCall:
+    """One op, as the constant side of a rule sees it.
+
+    Attributes:
+        dtype: The precision in which constants are computed.
+        target: The op itself.
+        arguments: All its arguments by name, tensors as `Known`.
+    """
+
+    def __init__(self, target: Any, arguments: dict[str, Any], shapes: Sequence[Shape], dtype: torch.dtype) -> None:
+        self.target, self.arguments, self.shapes, self.dtype = target, arguments, tuple(shapes), dtype
+
+    @property
+    def shape(self) -> Shape:
+        """The (first) output's shape."""
+        return self.shapes[0]
+
+    def anything(self) -> Any:
+        """Every output varies."""
+        outputs = tuple(Known.anything(shape) for shape in self.shapes)
+        return outputs[0] if len(outputs) == 1 else outputs

@@ -1,0 +1,177 @@
+"""What running a program on unit ids found: axes, ties, pins, rectangles, uses; and the channels that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from surgery.layout import Ids, Layout
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension of one parameter or buffer.
+
+    Attributes:
+        name: The canonical name of the tensor (`"conv1.weight"`); tied tensors share one axis.
+        dim: Which dim of it.
+        ids: Unit ids, `[size]`; or `[conv_groups, size]` where the weight of a grouped convolution holds the channels
+            of each group in its own rows, so that position j means another channel in each.
+    """
+
+    name: str
+    dim: int
+    ids: Ids
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.dim}"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Units that must stay, and why."""
+
+    ids: Ids
+    reason: str
+    node: str
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Rows of units that share their row index: each `arrays[k]` is `[rows, columns_k]`.
+
+    A row is gone from all arrays or from none, and every surviving row keeps the same number of columns, at least one.
+    Which columns may differ per row. With `rows_stay` no row may go.
+    """
+
+    arrays: tuple[Ids, ...]
+    rows_stay: bool
+    node: str
+
+
+Orientation = Literal["out_in", "in_out"]
+
+
+@dataclass(frozen=True)
+class Use:
+    """A place where channels are consumed for good: a contraction with a weight, or a sum over them.
+
+    Attributes:
+        node: The op's node.
+        operand: The node whose value is consumed, along its dim `dim`.
+        ids: `[conv_groups, inputs per group]`, the channels in the order in which they arrive.
+        rows: `[conv_groups, outputs per group]`, the channels that read them; None where every reader counts.
+        weight: The weight's node; None for a plain sum over the channels, where only exact zeros may go.
+        orientation: `out_in` for weights `[out, in / conv_groups, ...]`, `in_out` for `[in, out / conv_groups, ...]`.
+        bias: The bias' node, or None.
+        borders: Whether a constant other than zero meets a border here (zero padding, transposed kernels).
+    """
+
+    node: str
+    operand: str
+    dim: int
+    ids: Ids
+    rows: Ids | None = None
+    weight: str | None = None
+    orientation: Orientation = "out_in"
+    bias: str | None = None
+    borders: bool = False
+
+
+@dataclass
+class Ledger:
+    """What the rules write down while a program runs on unit ids (mutable; `close` makes a Coupling of it)."""
+
+    n_ids: int = 0
+    axes: dict[tuple[str, int], Axis] = field(default_factory=dict)
+    layouts: dict[str, Layout | tuple[Layout, ...]] = field(default_factory=dict)
+    ties: list[tuple[Ids, Ids]] = field(default_factory=list)
+    pins: list[Pin] = field(default_factory=list)
+    uniforms: list[Uniform] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
+    unruled: dict[str, list[str]] = field(default_factory=dict)
+    anonymous: list[tuple[str, Ids]] = field(default_factory=list)
+
+    def fresh(self, size: int) -> Ids:
+        """`size` new ids."""
+        self.n_ids += size
+        return np.arange(self.n_ids - size, self.n_ids, dtype=np.int64)
+
+    def close(self) -> Coupling:
+        """Find the channels: the connected components of the ties."""
+        left = np.concatenate([a.ravel() for a, _ in self.ties] or [np.empty(0, np.int64)])
+        right = np.concatenate([b.ravel() for _, b in self.ties] or [np.empty(0, np.int64)])
+        graph = coo_array((np.ones(left.size, np.int8), (left, right)), shape=(self.n_ids, self.n_ids))
+        n_channels, channel = connected_components(graph, directed=False) if self.n_ids else (0, np.empty(0, np.int64))
+        return Coupling(
+            channel_of=channel.astype(np.int64),
+            n_channels=int(n_channels),
+            axes=self.axes,
+            layouts=self.layouts,
+            pins=tuple(self.pins),
+            uniforms=tuple(self.uniforms),
+            uses=tuple(self.uses),
+            unruled={op: tuple(nodes) for op, nodes in self.unruled.items()},
+            anonymous=tuple(self.anonymous),
+        )
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Channels (sets of coupled units) over the axes of a program.
+
+    Attributes:
+        channel_of: The channel of every unit id, `[n_ids]`.
+        n_channels: How many there are.
+        axes: Every tracked dimension of a parameter or buffer, by (name, dim).
+        layouts: The layout of every value of the program, by node name.
+        anonymous: Ids that belong to no parameter (padding channels, fibres), by the node that made them.
+        unruled: Ops without a rule that tracked units reached, with their nodes.
+    """
+
+    channel_of: Ids
+    n_channels: int
+    axes: Mapping[tuple[str, int], Axis]
+    layouts: Mapping[str, Layout | tuple[Layout, ...]]
+    pins: tuple[Pin, ...]
+    uniforms: tuple[Uniform, ...]
+    uses: tuple[Use, ...]
+    unruled: Mapping[str, tuple[str, ...]]
+    anonymous: tuple[tuple[str, Ids], ...]
+
+    @cached_property
+    def pin_of(self) -> Ids:
+        """For every channel the index of the first pin that holds it, or -1, `[n_channels]`."""
+        first = np.full(self.n_channels, -1, np.int64)
+        for index in range(len(self.pins) - 1, -1, -1):
+            first[self.channel_of[self.pins[index].ids]] = index
+        return first
+
+    @cached_property
+    def group_of(self) -> Ids:
+        """The group of every channel: channels that live on the same axes are one group, `[n_channels]`."""
+        generator = np.random.default_rng(0)
+        signature = np.zeros(self.n_channels, np.uint64)
+        for axis in self.axes.values():
+            channels = np.unique(self.channel_of[axis.ids])
+            signature[channels] += generator.integers(1, 2**63, dtype=np.uint64)
+        # channels on the same axes but consumed side by side (the halves of a chunk) come apart where only one is tied
+        _, groups = np.unique(signature, return_inverse=True)
+        return groups.astype(np.int64)
+
+    @cached_property
+    def virtual(self) -> Bools:
+        """Channels on no axis of any parameter, `[n_channels]`."""
+        real = np.zeros(self.n_channels, bool)
+        for axis in self.axes.values():
+            real[self.channel_of[axis.ids]] = True
+        return ~real

@@ -1,0 +1,1 @@
+"""Cutting: slice the tensors, write the folds, correct the modules' own numbers."""

@@ -1,0 +1,156 @@
+"""The cut: fold, gather every tensor, correct the modules' own numbers. In place; the caller hands a copy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from surgery.cutting.modules import correct_numbers_
+from surgery.cutting.repair import set_
+from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold
+from surgery.errors import PlanError
+
+
+def cut_(model: nn.Module, cuts: Cuts) -> nn.Module:
+    """Apply the cuts to a model whose weights are masked already (see `Cuts.mask_`).
+
+    Tied parameters stay tied; dtype, device, requires_grad and hooks on parameters survive.
+
+    Raises:
+        PlanError: The model is not the one that the cuts were made for.
+    """
+    tensors = cuts.tensors_of(model)
+    with torch.no_grad():
+        for carry in cuts.carries:
+            carry_(tensors[carry.weight], carry)
+        for fold in cuts.folds:
+            fold_(model, fold)
+        _gather_all_(model, cuts)
+    for edit in cuts.edits:
+        set_(model, edit)
+    correct_numbers_(model)
+    return model
+
+
+def fold_(model: nn.Module, fold: Fold) -> None:
+    """`bias += delta`, in float64 and cast once; a missing bias is made."""
+    path, _, attribute = fold.bias.rpartition(".")
+    module = model.get_submodule(path)
+    bias = getattr(module, attribute, None)
+    delta = torch.tensor(fold.delta, dtype=torch.float64)
+    if bias is None:
+        weight = next(module.parameters(recurse=False))
+        made = nn.Parameter(delta.to(weight.device, weight.dtype), requires_grad=weight.requires_grad)
+        setattr(module, attribute, made)
+        return
+    if bias.numel() != delta.numel():
+        raise PlanError(f"{fold.bias} has {bias.numel()} entries, the plan {delta.numel()}", "make the plan again")
+    bias.data.copy_((bias.detach().to("cpu", torch.float64) + delta).to(bias.device, bias.dtype))
+
+
+def carry_(weight: Tensor, carry: Carry) -> None:
+    """`W[:, onto] += sum of W[:, take] * ratio`, in float64 and cast once."""
+    dim = 1 if carry.orientation == "out_in" else 0
+    if carry.orientation == "out_in":
+        per_group = weight.shape[1]
+        group = weight.data.unflatten(0, (carry.conv_groups, -1))[carry.onto // per_group]  # (o, i, ...)
+    else:
+        per_group = weight.shape[0] // carry.conv_groups
+        group = weight.data.unflatten(0, (carry.conv_groups, per_group))[carry.onto // per_group].movedim(0, 1)
+        dim = 1
+    take = torch.tensor([t % per_group for t in carry.take], device=weight.device)
+    ratio = torch.tensor(carry.ratio, dtype=torch.float64, device=weight.device)
+    shape = [-1 if d == dim else 1 for d in range(group.dim())]
+    added = (group.index_select(dim, take).to(torch.float64) * ratio.reshape(shape)).sum(dim)
+    target = group.select(dim, carry.onto % per_group)
+    target.copy_((target.to(torch.float64) + added).to(weight.dtype))
+
+
+def _gather_all_(model: nn.Module, cuts: Cuts) -> None:
+    """Every tensor that loses positions, gathered once over all its dims."""
+    by_name: dict[str, list[AxisCut]] = {}
+    for axis in cuts.axes:
+        if axis.removed:
+            by_name.setdefault(axis.name, []).append(axis)
+    folded = {fold.bias for fold in cuts.folds}
+    for name, axes in by_name.items():
+        old = _tensor(model, name)
+        new = gathered(old.detach(), axes)
+        _replace_(model, axes[0].aliases or (name,), old, new)
+    _gather_made_biases_(model, cuts, folded)
+
+
+def _gather_made_biases_(model: nn.Module, cuts: Cuts, folded: set[str]) -> None:
+    """A bias that a fold made has no axis of its own: it follows the rows of its module's weight."""
+    known = {alias for axis in cuts.axes for alias in (axis.name, *axis.aliases)} | set(cuts.shapes)
+    rows = {alias: axis for axis in cuts.axes for alias in (axis.name, *axis.aliases) if _hands_out(model, alias, axis)}
+    for name in folded - known:
+        path = name.rpartition(".")[0]
+        axis = rows.get(f"{path}.weight" if path else "weight")
+        if axis is not None and axis.removed:
+            old = _tensor(model, name)
+            keep = torch.tensor(axis.keep, device=old.device)
+            _replace_(model, (name,), old, old.detach().index_select(0, keep))
+
+
+def _hands_out(model: nn.Module, name: str, axis: AxisCut) -> bool:
+    path, _, attribute = name.rpartition(".")
+    if attribute != "weight":
+        return False
+    transposed = isinstance(model.get_submodule(path), nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    return axis.dim == (1 if transposed else 0)
+
+
+def _tensor(model: nn.Module, name: str) -> Tensor:
+    path, _, attribute = name.rpartition(".")
+    tensor: Tensor = getattr(model.get_submodule(path), attribute)
+    return tensor
+
+
+def gathered(tensor: Tensor, axes: Sequence[AxisCut]) -> Tensor:
+    """The positions that stay, over all dims; a grouped weight group by group."""
+    grouped = [axis for axis in axes if axis.conv_groups > 1]
+    plain = [axis for axis in axes if axis.conv_groups == 1]
+    if grouped:
+        return _gathered_by_group(tensor, grouped[0], plain)
+    for axis in plain:
+        tensor = tensor.index_select(axis.dim, torch.tensor(axis.keep, device=tensor.device))
+    return tensor.contiguous()
+
+
+def _gathered_by_group(tensor: Tensor, inner: AxisCut, others: Sequence[AxisCut]) -> Tensor:
+    """Dim 1 of a grouped weight: the rows of conv group g take the columns that stay in g."""
+    width = inner.size // inner.conv_groups
+    keep = torch.tensor(inner.keep, device=tensor.device)
+    groups = keep // width
+    staying, counts = groups.unique(return_counts=True)
+    columns = (keep % width).reshape(staying.numel(), -1)  # (surviving groups, columns left)
+    outer = next((axis for axis in others if axis.dim == 0), None)
+    rows = torch.tensor(outer.keep, device=tensor.device) if outer else torch.arange(tensor.shape[0], device=tensor.device)
+    group_of_row = rows // (tensor.shape[0] // inner.conv_groups)
+    place = torch.searchsorted(staying, group_of_row)
+    picked = tensor[rows[:, None], columns[place]]  # (rows, columns left, ...)
+    for axis in others:
+        if axis.dim > 1:
+            picked = picked.index_select(axis.dim, torch.tensor(axis.keep, device=tensor.device))
+    return picked.contiguous()
+
+
+def _replace_(model: nn.Module, names: Sequence[str], old: Tensor, new: Tensor) -> None:
+    """Put the new tensor under all names of the old one; parameters keep what is attached to them."""
+    if isinstance(old, nn.Parameter):
+        # the same Parameter object with other data: ties, hooks and requires_grad survive
+        old.data = new
+        if old.grad is not None:
+            old.grad = None
+        made: Tensor = old
+    else:
+        made = new
+    for name in names:
+        path, _, attribute = name.rpartition(".")
+        module = model.get_submodule(path)
+        if attribute in module._parameters or attribute in module._buffers:
+            setattr(module, attribute, made)

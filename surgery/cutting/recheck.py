@@ -1,0 +1,192 @@
+"""After the cut: capture the slim model and hold every node against the plan, scalar arguments included.
+
+The slim program is run on the unit ids that survived. If they arrive everywhere as the plan says, every column meets
+its row; a stale slice bound, a literal size or a scale that followed a repaired attribute shows here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import fx, nn
+
+from surgery.analysis.capture import Program, capture
+from surgery.analysis.couple import run
+from surgery.coupling import Axis, Bools, Coupling, Ledger
+from surgery.errors import CaptureError
+from surgery.inputs import Inputs
+from surgery.layout import Ids, Layout, on_dim, squeezed, survivors
+from surgery.registry import arguments, find_rule
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The first place where the slim model is not what the plan says.
+
+    Attributes:
+        nodes: The nodes concerned (of the program before the cut).
+        module: Path of the module whose code it is.
+        fact: What differs.
+    """
+
+    nodes: tuple[str, ...]
+    module: str
+    fact: str
+
+
+class _Differs(Exception):
+    """A size or an id is not as planned."""
+
+
+class _Inherited(Ledger):
+    """A ledger whose fresh ids are the survivors of those that the first run made, in the same order."""
+
+    def __init__(self, coupling: Coupling, alive: Bools) -> None:
+        super().__init__(n_ids=coupling.channel_of.size)
+        self.coming = iter(coupling.anonymous)
+        self.alive = alive
+
+    def fresh(self, size: int) -> Ids:
+        """The surviving ids of the next anonymous axis."""
+        _, ids = next(self.coming, ("", np.empty(0, np.int64)))
+        left = ids[self.alive[ids]]
+        if left.size != size:
+            raise _Differs(f"{size} new channels where the plan has {left.size}")
+        return left
+
+    def scratch(self, size: int) -> Ids:
+        """Ids that stand for nothing: the inner dim of a grouped weight."""
+        self.n_ids += size
+        return np.arange(self.n_ids - size, self.n_ids, dtype=np.int64)
+
+
+def recheck(program: Program, coupling: Coupling, alive: Bools, slim: nn.Module, inputs: Inputs) -> Mismatch | None:
+    """Capture the slim model and compare; None where everything is as planned.
+
+    Args:
+        program, coupling: The model before the cut.
+        alive: Which channels stay, `[n_channels]`.
+        slim: The model after the cut.
+        inputs: The example inputs.
+    """
+    try:
+        after = capture(slim, inputs)
+    except CaptureError as error:
+        return _from_traceback(program, slim, error)
+    before_nodes = [n for n in program.nodes if n.op == "call_function"]
+    after_nodes = [n for n in after.nodes if n.op == "call_function"]
+    for old, new in zip(before_nodes, after_nodes, strict=False):
+        if old.target != new.target:
+            return _mismatch(program, old, f"{old.target} became {new.target}")
+        if (difference := _settings_differ(old, new)) is not None:
+            return _mismatch(program, old, difference)
+    if len(before_nodes) != len(after_nodes):
+        return _mismatch(program, before_nodes[-1], f"{len(before_nodes)} ops became {len(after_nodes)}")
+    return _ids_differ(program, coupling, alive, after, dict(zip((n.name for n in after_nodes), before_nodes, strict=True)))
+
+
+def _mismatch(program: Program, node: fx.Node, fact: str) -> Mismatch:
+    names = (node.name, *(n.name for n in node.all_input_nodes))
+    return Mismatch(names, program.module_of(node.name), fact)
+
+
+def _settings_differ(old: fx.Node, new: fx.Node) -> str | None:
+    """A scalar argument that is no size and changed all the same."""
+    rule = find_rule(old.target)
+    sizes = rule.sizes if rule is not None else frozenset()
+    before, after = (arguments(n.target, n.args, n.kwargs) for n in (old, new))
+    for name, value in before.items():
+        if name not in sizes and not _same(value, after.get(name)):
+            return f"{name} was {value} and is {after.get(name)}"
+    return None
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, fx.Node) or isinstance(new, fx.Node):
+        return isinstance(old, fx.Node) and isinstance(new, fx.Node) or (old is None and isinstance(new, fx.Node))
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        return len(old) == len(new) and all(_same(a, b) for a, b in zip(old, new, strict=True))
+    return bool(old == new)
+
+
+def _ids_differ(
+    program: Program, coupling: Coupling, alive: Bools, after: Program, twin: dict[str, fx.Node]
+) -> Mismatch | None:
+    alive_ids = alive[coupling.channel_of]
+    ledger = _Inherited(coupling, alive_ids)
+
+    def place(name: str, shape: tuple[int, ...], _: Ledger) -> Layout:
+        blocks = []
+        for dim, size in enumerate(shape):
+            axis = coupling.axes.get((name, dim))
+            if axis is None or size == 1:
+                continue
+            grouped = axis.ids.ndim == 2
+            ids = ledger.scratch(size) if grouped else axis.ids[alive_ids[axis.ids]]
+            if ids.size != size:
+                raise _Differs(f"{name} has {size} positions on dim {dim}, the plan {ids.size}")
+            ledger.axes[name, dim] = Axis(name, dim, ids)
+            blocks.append(on_dim(ids, len(shape), dim))
+        return Layout(shape, tuple(blocks))
+
+    try:
+        run(after, ledger, place)
+    except (_Differs, ValueError, IndexError) as error:
+        done = [twin[name] for name in ledger.layouts if name in twin]
+        at = done[-1] if done else next(iter(twin.values()))
+        return _mismatch(program, at, str(error))
+    channel = np.concatenate([coupling.channel_of, np.full(ledger.n_ids - coupling.channel_of.size, -1)])
+    for name, node in twin.items():
+        if (fact := _layouts_differ(coupling.layouts.get(node.name), ledger.layouts.get(name), channel, alive_ids)) is not None:
+            return _mismatch(program, node, fact)
+    for a, b in ledger.ties:
+        left, right = channel[a], channel[b]
+        if bool(((left != right) & (left >= 0) & (right >= 0)).any()):
+            return Mismatch((), "", "units meet that are not coupled")
+    return None
+
+
+def _layouts_differ(old: Any, new: Any, channel: Ids, alive_ids: Bools) -> str | None:
+    olds, news = (x if isinstance(x, tuple) else (x,) for x in (old, new))
+    for before, after in zip(olds, news, strict=False):
+        if not isinstance(before, Layout) or not isinstance(after, Layout):
+            continue
+        shape = list(before.shape)
+        expected = [survivors(block, alive_ids) for block in before.blocks]
+        for block, left in zip(before.blocks, expected, strict=True):
+            if left is None:
+                return "what is left is no rectangle"
+            for dim, size in enumerate(block.shape):
+                if size > 1:
+                    shape[dim] = left.shape[dim]
+        if tuple(shape) != after.shape:
+            return f"its shape is {list(after.shape)}, the plan says {shape}"
+        for left in expected:
+            if left is None or left.size == 1:
+                continue
+            dim = int(np.argmax([s > 1 for s in left.shape]))
+            found = after.block_of(dim)
+            if found is not None and not _same_units(channel, left, found):
+                return "other channels arrive than the plan says"
+    return None
+
+
+def _same_units(channel: Ids, left: Ids, found: Ids) -> bool:
+    a, b = channel[squeezed(left)], channel[squeezed(found)]
+    return a.shape == b.shape and bool(((a == b) | (b < 0)).all())
+
+
+def _from_traceback(program: Program, slim: nn.Module, error: CaptureError) -> Mismatch:
+    """The module whose code raised: the innermost frame that belongs to one of the model's own modules."""
+    paths = {id(module): path for path, module in slim.named_modules()}
+    frame = error.__cause__.__traceback__ if error.__cause__ is not None else None
+    module = ""
+    while frame is not None:
+        owner = frame.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and id(owner) in paths and not type(owner).__module__.startswith("torch."):
+            module = paths[id(owner)]
+        frame = frame.tb_next
+    inside = tuple(n.name for n in program.nodes if n.op == "call_function" and program.module_of(n.name) == module)
+    return Mismatch(inside, module, error.fact)

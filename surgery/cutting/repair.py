@@ -1,0 +1,159 @@
+"""Sizes that the model's own code keeps as attributes: find those that a cut changes, and set them.
+
+A view or split in user code carries numbers. Where such a number is an attribute of the very module whose forward
+called the op, that attribute is the likeliest source; the model is captured again afterwards, and only what matches the
+plan is accepted. Objects that modules share (a config) are never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+from torch import fx, nn
+
+from surgery.analysis.capture import Program
+from surgery.coupling import Bools, Coupling
+from surgery.deciding.cuts import Edit
+from surgery.errors import PlanError
+from surgery.layout import Layout, Shape, covered, survivors
+from surgery.registry import arguments, find_rule
+
+
+def set_(model: nn.Module, edit: Edit) -> None:
+    """Carry out one edit.
+
+    Raises:
+        PlanError: The attribute is missing or holds another number.
+    """
+    try:
+        module = model.get_submodule(edit.module)
+        value = getattr(module, edit.attribute)
+    except AttributeError as error:
+        raise PlanError(f"the model has no {edit.module}.{edit.attribute}", "apply the plan to the model it was made from") from error
+    if edit.index is None:
+        changed: Any = edit.new
+        current = value
+    else:
+        current = value[edit.index]
+        changed = type(value)([edit.new if i == edit.index else v for i, v in enumerate(value)])
+    if current not in (edit.old, edit.new):
+        raise PlanError(
+            f"{edit.module}.{edit.attribute} is {current}, the plan expects {edit.old}",
+            "apply the plan to the model it was made from",
+        )
+    setattr(module, edit.attribute, changed)
+
+
+def shrunk(layout: Layout, alive: Bools) -> Shape | None:
+    """A layout's shape after the cut (`alive` by id), or None where what is left is no rectangle."""
+    shape = list(layout.shape)
+    for block in layout.blocks:
+        left = survivors(block, alive)
+        if left is None:
+            return None
+        for dim in covered(block):
+            shape[dim] = left.shape[dim]
+    return tuple(shape)
+
+
+def find_edits(
+    model: nn.Module, program: Program, coupling: Coupling, alive: Bools, banned: Collection[str]
+) -> tuple[Edit, ...]:
+    """Attributes to set so that the model's code runs at the new sizes.
+
+    Args:
+        model: The model before the cut.
+        program, coupling: What was captured.
+        alive: Which channels stay, `[n_channels]`.
+        banned: Modules whose attributes are to be left alone (an edit there did not work out).
+    """
+    alive_ids = alive[coupling.channel_of]
+    edits: dict[tuple[str, str, int | None], Edit] = {}
+    clashes: set[tuple[str, str, int | None]] = set()
+    for edit in _conv_groups(model, program, coupling, alive):
+        edits[edit.module, edit.attribute, edit.index] = edit
+    for node in program.nodes:
+        if node.op != "call_function":
+            continue
+        path = program.module_of(node.name)
+        sizes = changed_sizes(node, coupling, alive_ids)
+        if not sizes or path in banned or not _writes_sizes(node, sizes):
+            continue
+        for edit in _matching(model, path, sizes):
+            key = (edit.module, edit.attribute, edit.index)
+            if key in edits and edits[key].new != edit.new:
+                clashes.add(key)
+            edits[key] = edit
+    return tuple(edit for key, edit in edits.items() if key not in clashes)
+
+
+def _conv_groups(model: nn.Module, program: Program, coupling: Coupling, alive: Bools) -> Iterator[Edit]:
+    """`groups` of convolutions that lose whole conv groups (every depthwise one that is cut)."""
+    for use in coupling.uses:
+        old = use.ids.shape[0]
+        rows = use.rows if use.rows is not None else use.ids
+        new = int(alive[coupling.channel_of[rows]].any(1).sum())
+        path = program.module_of(use.node)
+        if old > 1 and new != old and getattr(model.get_submodule(path), "groups", None) == old:
+            yield Edit(path, "groups", old, new)
+
+
+def changed_sizes(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> dict[int, int]:
+    """Sizes of the op's tensors that the cut changes, old to new; ambiguous ones are left out."""
+    found: dict[int, set[int]] = {}
+    for name in [node.name, *(n.name for n in node.all_input_nodes)]:
+        value = coupling.layouts.get(name)
+        for layout in value if isinstance(value, tuple) else (value,) if value is not None else ():
+            after = shrunk(layout, alive_ids)
+            for old, new in zip(layout.shape, after or layout.shape, strict=True):
+                if old != new:
+                    found.setdefault(old, set()).add(new)
+    if "slice" in str(node.target):
+        found |= _slice_start(node, coupling, alive_ids)
+    return {old: news.pop() for old, news in found.items() if len(news) == 1}
+
+
+def _slice_start(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> dict[int, set[int]]:
+    bound = arguments(node.target, node.args, node.kwargs)
+    value = coupling.layouts.get(bound["input"].name)
+    if not isinstance(value, Layout):
+        return {}
+    block = value.block_of(bound["dim"] % value.rank)
+    found: dict[int, set[int]] = {}
+    if block is not None and len(covered(block)) == 1:
+        ids = block.ravel()
+        for bound_at in (bound["start"], bound["end"]):
+            if isinstance(bound_at, int) and 0 < bound_at <= ids.size:
+                found.setdefault(bound_at, set()).add(int(alive_ids[ids[:bound_at]].sum()))
+    return found
+
+
+def _writes_sizes(node: fx.Node, sizes: dict[int, int]) -> bool:
+    """Whether the op was given one of the changed sizes (or a multiple, as in `view(b, -1, 64 * 4)`) as a number."""
+    rule = find_rule(node.target)
+    if rule is None or not rule.sizes:
+        return False
+    bound = arguments(node.target, node.args, node.kwargs)
+    return any(isinstance(s, int) and s in sizes for name in rule.sizes for s in _numbers(bound.get(name)))
+
+
+def _numbers(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _matching(model: nn.Module, path: str, sizes: dict[int, int]) -> Iterator[Edit]:
+    """Integers (or entries of tuples) among the module's own attributes that equal a changed size."""
+    module = model.get_submodule(path)
+    if type(module).__module__.startswith("torch.nn."):
+        return  # their numbers are corrected from their tensors
+    for attribute, value in vars(module).items():
+        if attribute.startswith("_") or isinstance(value, bool):
+            continue
+        if isinstance(value, int) and value in sizes:
+            yield Edit(path, attribute, value, sizes[value])
+        elif isinstance(value, list | tuple):
+            for index, entry in enumerate(value):
+                if isinstance(entry, int) and not isinstance(entry, bool) and entry in sizes:
+                    yield Edit(path, attribute, entry, sizes[entry], index)

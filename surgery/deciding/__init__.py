@@ -1,0 +1,1 @@
+"""Deciding: what is dead, what to choose, and the plan that says so."""

@@ -1,0 +1,256 @@
+"""Which channels can go without changing the function: the largest set that asks nothing of what stays.
+
+A channel is dead where, at every place that consumes it for good, it is unread by all that stays, or constant and
+foldable. Assume that all unpinned channels are dead and take back those that something alive reads, until nothing
+changes (the greatest fixpoint: a ring of channels that only read each other goes as a whole). Then keep what
+rectangles, carriers and rounding ask for. What is kept only grows, so it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from surgery.coupling import Bools, Coupling, Uniform
+from surgery.deciding.reads import Reading
+from surgery.layout import Ids
+
+MIN_CARRIER_RATIO = 0.1
+"""A carrier's constant is at least this share of the largest constant that it stands for."""
+
+MAX_CARRIER_DRIFT = 1e-4
+"""How far a carrier's constant in the run-time precision may lie from its float64 value, relative to it."""
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """At one use, in one conv group, the input position that takes over the removed constants."""
+
+    conv_group: int
+    position: int
+
+
+@dataclass
+class Decision:
+    """What goes and what stays, and why (mutable while it is being made).
+
+    Attributes:
+        alive: Channels that stay, `[n_channels]`.
+        reason: Index into `reasons` for every channel that stays, -1 for those that go, `[n_channels]`.
+        reasons: The sentences.
+        carriers: By reading (its index), the carriers there.
+    """
+
+    alive: Bools
+    reason: Ids
+    reasons: list[str] = field(default_factory=list)
+    carriers: dict[int, list[Carrier]] = field(default_factory=dict)
+
+    def keep(self, channels: Ids, why: str) -> bool:
+        """Mark channels as staying; True if any of them was not already."""
+        new = np.unique(channels[~self.alive[channels]])
+        if new.size == 0:
+            return False
+        if why not in self.reasons:
+            self.reasons.append(why)
+        self.alive[new] = True
+        self.reason[new] = self.reasons.index(why)
+        return True
+
+
+Place = Callable[[str], str]
+"""A node's place in words, for reasons."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything that a decision rests on.
+
+    Attributes:
+        coupling: The coupling.
+        readings: Every use, the last first.
+        where: Names a node's place for people.
+        run_time_values: For readings with borders, the constants in the run-time precision, `[g, i]`, by index.
+    """
+
+    coupling: Coupling
+    readings: Sequence[Reading]
+    where: Place
+    run_time_values: dict[int, np.ndarray] = field(default_factory=dict)  # type: ignore[type-arg]
+
+
+def decide(
+    case: Case, *, allowed: Bools | None = None, round_to: int = 1, kept: Sequence[tuple[Ids, str]] = ()
+) -> Decision:
+    """The channels to remove.
+
+    Args:
+        case: The coupling and what is read.
+        allowed: Only these channels may go, `[n_channels]`; None allows all.
+        round_to: Dead channels are kept back until each group's width is a multiple of this.
+        kept: Channels that must stay for other reasons, each with its sentence.
+    """
+    coupling = case.coupling
+    decision = Decision(np.zeros(coupling.n_channels, bool), np.full(coupling.n_channels, -1, np.int64))
+    for index in np.unique(coupling.pin_of[coupling.pin_of >= 0]):
+        pin = coupling.pins[index]
+        held = np.flatnonzero(coupling.pin_of == index)
+        decision.keep(held, f"pinned: {pin.reason} ({case.where(pin.node)})")
+    if allowed is not None:
+        decision.keep(np.flatnonzero(~allowed), "not chosen")
+    for channels, why in kept:
+        decision.keep(channels, why)
+    while True:
+        _read(case, decision)
+        if _fill(case, decision):
+            continue
+        if _carry(case, decision):
+            continue
+        if _agree(case, decision):
+            continue
+        if not _round(case, decision, round_to):
+            return decision
+
+
+def _read(case: Case, decision: Decision) -> None:
+    """Take back what something alive reads and nobody can fold."""
+    changed = True
+    while changed:
+        changed = False
+        for reading in case.readings:
+            if decision.alive[reading.channels].all():
+                continue
+            blocked = reading.read_by(decision.alive) & ~reading.foldable
+            if blocked.any():
+                changed |= _take_back(case, decision, reading, blocked)
+
+
+def _take_back(case: Case, decision: Decision, reading: Reading, blocked: Bools) -> bool:
+    place = case.where(reading.use.node)
+    varying = blocked & ~reading.constant
+    changed = decision.keep(reading.channels[varying], f"alive: {place} reads it, and it varies with the input")
+    steady = blocked & reading.constant
+    if reading.use.borders:
+        lonely = reading.channels.shape[1] == 1
+        why = "each channel meets the border of its own padded depthwise kernel" if lonely else "its weight is shared"
+        why = f"a constant that cannot be carried over {place}'s border: {why}"
+    else:
+        why = f"a constant that cannot be folded into {place}: {reading.refusal}"
+    return decision.keep(reading.channels[steady], why) or changed
+
+
+def _fill(case: Case, decision: Decision) -> bool:
+    """Keep what rectangles ask for; True if anything was kept."""
+    changed = False
+    again = True
+    while again:
+        again = False
+        for uniform in case.coupling.uniforms:
+            again |= _fill_rows(case, decision, uniform)
+        changed |= again
+    return changed
+
+
+def _fill_rows(case: Case, decision: Decision, uniform: Uniform) -> bool:
+    channels = [case.coupling.channel_of[array] for array in uniform.arrays]
+    alive = [decision.alive[c] for c in channels]
+    if all(a.all() for a in alive):
+        return False
+    rows = np.ones(alive[0].shape[0], bool) if uniform.rows_stay else np.any([a.any(1) for a in alive], axis=0)
+    changed = False
+    for ids, here in zip(channels, alive, strict=True):
+        counts = here.sum(1)
+        target = max(int(counts[rows].max(initial=0)), 1)
+        need = np.where(rows, target - counts, 0)
+        if (need > 0).any():
+            gone = ~here
+            picked = gone & (gone.cumsum(1) <= need[:, None])
+            only_one = here.shape[0] == 1
+            why = "kept, for a layer needs at least one channel" if only_one else "kept, so that all rows are as long"
+            changed |= decision.keep(ids[picked], f"{why} ({case.where(uniform.node)})")
+    return changed
+
+
+def needs_fold(reading: Reading, alive: Bools) -> Bools:
+    """Inputs that go here while something alive reads their constant other than zero, `[g, i]`."""
+    return ~alive[reading.channels] & reading.read_by(alive) & reading.constant & (reading.value != 0)
+
+
+def _carry(case: Case, decision: Decision) -> bool:
+    """Choose a carrier for every border that removed constants meet; True if a channel had to be kept for it."""
+    decision.carriers.clear()
+    for index, reading in enumerate(case.readings):
+        if not reading.use.borders:
+            continue
+        folded = needs_fold(reading, decision.alive)
+        for conv_group in np.flatnonzero(folded.any(1)):
+            changed, carrier = _carrier(case, decision, index, int(conv_group), folded[conv_group])
+            if changed:
+                return True
+            decision.carriers.setdefault(index, []).append(Carrier(int(conv_group), carrier))
+    return False
+
+
+def _carrier(case: Case, decision: Decision, index: int, conv_group: int, folded: Bools) -> tuple[bool, int]:
+    """`(whether a channel had to be kept, the carrier's position)`."""
+    reading = case.readings[index]
+    value, constant = reading.value[conv_group], reading.constant[conv_group]
+    channels = reading.channels[conv_group]
+    largest = np.abs(value[folded]).max()
+    run_time = case.run_time_values.get(index)
+    drift = np.zeros_like(value)
+    if run_time is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drift = np.abs(run_time[conv_group] - value) / np.abs(value)
+    fit = constant & (np.abs(value) >= MIN_CARRIER_RATIO * largest) & (drift <= MAX_CARRIER_DRIFT) & (value != 0)
+    staying = fit & decision.alive[channels]
+    if staying.any():
+        return False, int(np.flatnonzero(staying)[np.abs(value[staying]).argmax()])
+    place = case.where(reading.use.node)
+    if not (fit & folded).any():
+        why = f"a constant that is too uncertain in the run-time precision to be carried over {place}'s border"
+        return decision.keep(channels[folded], why), -1
+    best = np.flatnonzero(fit & folded)[np.abs(value[fit & folded]).argmax()]
+    return decision.keep(channels[[best]], f"carrier: its constant stands for all removed ones at {place}"), -1
+
+
+def _agree(case: Case, decision: Decision) -> bool:
+    """Folds are writes to a bias: all its readers must want the same write, else the channels stay."""
+    by_slot: dict[str, list[Reading]] = {}
+    for reading in case.readings:
+        if reading.slot is not None:
+            by_slot.setdefault(reading.slot, []).append(reading)
+    changed = False
+    for slot, sharing in by_slot.items():
+        wanted = [needs_fold(reading, decision.alive) for reading in sharing]
+        if len(sharing) < 2 or not any(w.any() for w in wanted):
+            continue
+        first = np.where(wanted[0], sharing[0].value, 0.0)
+        same = all(
+            w.shape == first.shape and np.array_equal(np.where(w, r.value, 0.0), first) and r.use.weight == sharing[0].use.weight
+            for w, r in zip(wanted, sharing, strict=True)
+        )
+        if same:
+            continue
+        for reading, want in zip(sharing, wanted, strict=True):
+            why = f"a constant that {slot} would have to take up differently at {case.where(reading.use.node)}"
+            changed |= decision.keep(reading.channels[want], why)
+    return changed
+
+
+def _round(case: Case, decision: Decision, round_to: int) -> bool:
+    """Keep dead channels back until every group's width is a multiple of `round_to`."""
+    if round_to <= 1:
+        return False
+    groups = case.coupling.group_of
+    gone = np.flatnonzero(~decision.alive & ~case.coupling.virtual)
+    n_groups = int(groups.max(initial=-1)) + 1
+    width = np.bincount(groups[decision.alive], minlength=n_groups)
+    need = -width % round_to
+    order = np.argsort(groups[gone], kind="stable")
+    gone = gone[order]
+    starts = np.searchsorted(groups[gone], np.arange(n_groups))
+    rank = np.arange(gone.size) - starts[groups[gone]]
+    return decision.keep(gone[rank < need[groups[gone]]], f"kept, so that the width is a multiple of {round_to}")

@@ -1,0 +1,163 @@
+"""What each use of channels demands: which columns are read, which constants could be folded, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import fx, nn
+
+from surgery.analysis.capture import Program
+from surgery.analysis.constants import Constants
+from surgery.coupling import Bools, Coupling, Use
+from surgery.known import Known
+from surgery.layout import Ids
+from surgery.rules.convolution import nonzero_columns, oriented
+
+Floats = npt.NDArray[np.float64]
+
+BIASED_MODULES = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+"""Modules whose forward hands `self.bias` to the op, so that a bias can be made where there is none."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One use, with what is known there.
+
+    Attributes:
+        use: The use.
+        channels: Channel of every input, `[g, i]`.
+        rows: Channel of every output, `[g, o]`, or None where every reader counts.
+        nonzero: Which weights are not zero, `[g, o, i]`; None where each input counts as read.
+        constant: Which inputs are constant along everything but their dim, `[g, i]`.
+        value: Their constants (0 where they vary), `[g, i]`.
+        slot: Name of the bias that a fold is written to (it may have to be made), or None: no fold.
+        weight_name: Name of the weight where it is a parameter read here alone, or None: no carrier.
+        refusal: Why a constant cannot be folded, where slot is None.
+    """
+
+    use: Use
+    channels: Ids
+    rows: Ids | None
+    nonzero: Bools | None
+    constant: Bools
+    value: Floats
+    slot: str | None
+    weight_name: str | None
+    refusal: str
+
+    @cached_property
+    def foldable(self) -> Bools:
+        """Inputs that may go although they are read: constants that are zero, or can be folded, `[g, i]`."""
+        if self.use.weight is None:
+            return self.constant & (self.value == 0)
+        may = self.slot is not None and not self.use.borders
+        carried = self.use.borders and self.weight_name is not None and self.channels.shape[1] > 1
+        return self.constant & ((self.value == 0) | may | carried)
+
+    def read_by(self, alive: Bools) -> Bools:
+        """Which inputs an alive output channel reads, `[g, i]`."""
+        if self.nonzero is None:
+            return np.ones(self.channels.shape, bool)
+        if self.rows is None:
+            return np.asarray(self.nonzero.any(1))
+        lively = alive[self.rows]
+        if lively.all():
+            return self._any_row
+        return np.stack([block[keep].any(0) for block, keep in zip(self.nonzero, lively, strict=True)])
+
+    @cached_property
+    def _any_row(self) -> Bools:
+        return np.asarray(self.nonzero.any(1)) if self.nonzero is not None else np.ones(self.channels.shape, bool)
+
+
+def readings(model: nn.Module, program: Program, coupling: Coupling, known: Constants) -> list[Reading]:
+    """Every use of the program, the last first."""
+    made = [_reading(model, program, coupling, known, use) for use in coupling.uses]
+    return made[::-1]
+
+
+def _reading(model: nn.Module, program: Program, coupling: Coupling, known: Constants, use: Use) -> Reading:
+    operand: Known = known.known[use.operand]
+    value, constant = operand.along(use.dim)
+    shape = use.ids.shape
+    weight: Known | None = known.known[use.weight] if use.weight is not None else None
+    nonzero = None
+    if weight is not None and weight.everything:
+        nonzero = nonzero_columns(oriented(weight.full(), shape[0], use.orientation)).numpy()
+    slot, refusal = _slot(model, program, use)
+    if use.weight is not None and nonzero is None:
+        slot, refusal = None, "its weight varies with the input"
+    steady = constant.numpy().reshape(shape)
+    values = value.detach().to("cpu", torch.float64).numpy().reshape(shape)
+    return Reading(
+        use=use,
+        channels=coupling.channel_of[use.ids],
+        rows=None if use.rows is None else coupling.channel_of[use.rows],
+        nonzero=nonzero,
+        constant=steady,
+        value=np.where(steady, values, 0.0),
+        slot=slot,
+        weight_name=_own_weight(program, use),
+        refusal=refusal,
+    )
+
+
+def _slot(model: nn.Module, program: Program, use: Use) -> tuple[str | None, str]:
+    """The bias that a fold can be written to, or why there is none."""
+    if use.weight is None:
+        return None, "a sum over the channels has no bias"
+    if use.bias is not None:
+        name = program.parameters.get(use.bias)
+        if name is None:
+            return None, "its bias is computed in forward"
+        if not _read_by_contractions_only(program, use.bias):
+            return None, f"{name} is read elsewhere, too"
+        return name, ""
+    name = program.parameters.get(use.weight)
+    module_path = program.module_of(use.node)
+    try:
+        module = model.get_submodule(module_path)
+    except AttributeError:
+        return None, "its module cannot be found"
+    if not isinstance(module, BIASED_MODULES) or getattr(module, "bias", 0) is not None:
+        return None, "it has no bias, and its code takes none"
+    if name is not None and not any(alias == _joined(module_path, "weight") for alias in program.aliases[name]):
+        return None, "it has no bias, and its weight is another module's"
+    return _joined(module_path, "bias"), ""
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _read_by_contractions_only(program: Program, bias: str) -> bool:
+    """Whether a bias is only ever added behind a convolution or a linear layer."""
+    known = ("aten.conv", "aten.linear", "aten.addmm")
+    placeholders = _placeholders(program, bias)
+    return all(str(user.target).startswith(known) for node in placeholders for user in node.users)
+
+
+def _own_weight(program: Program, use: Use) -> str | None:
+    """The weight's name where this use is its only reader."""
+    if use.weight is None or use.weight not in program.parameters:
+        return None
+    readers = [user for node in _placeholders(program, use.weight) for user in node.users]
+    return program.parameters[use.weight] if len(readers) == 1 else None
+
+
+def _placeholders(program: Program, node: str) -> list[fx.Node]:
+    """All placeholders of the same tensor as this one."""
+    name = program.parameters[node]
+    return [program.by_name[other] for other, tensor in program.parameters.items() if tensor == name]

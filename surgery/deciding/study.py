@@ -1,0 +1,93 @@
+"""A study: everything that is known of one model on one set of inputs, ready to be decided on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from surgery.analysis.capture import Program, capture
+from surgery.analysis.constants import Constants, constants
+from surgery.analysis.couple import couple
+from surgery.coupling import Coupling
+from surgery.deciding.dead import Case
+from surgery.deciding.reads import Reading, readings
+from surgery.errors import InputError
+from surgery.inputs import Inputs
+from surgery.known import Known
+
+
+@dataclass(frozen=True)
+class Study:
+    """A captured model and its coupling; what is constant and read follows on demand (it needs the weights)."""
+
+    model: nn.Module
+    inputs: Inputs
+    program: Program
+    coupling: Coupling
+
+    @staticmethod
+    def of(model: nn.Module, inputs: Inputs) -> Study:
+        """Capture and couple a model whose masks are baked.
+
+        Raises:
+            CaptureError: The model refused the inputs or cannot be captured.
+            InputError: The model has no parameters, or draws random numbers in eval mode.
+        """
+        if not any(True for _ in model.parameters()):
+            raise InputError(f"{type(model).__name__} has no parameters", "pass a model with weights to cut")
+        program = capture(model, inputs)
+        _refuse_random(program)
+        return Study(model, inputs, program, couple(program))
+
+    def with_weights_of(self, model: nn.Module) -> Study:
+        """The same study for a model of the same shapes with other weights; nothing is captured again."""
+        own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+        tensors = {name: own[name] for name in self.program.tensors}
+        return Study(model, self.inputs, replace(self.program, tensors=tensors), self.coupling)
+
+    @cached_property
+    def known(self) -> Constants:
+        """What does not vary, in float64."""
+        return constants(self.program)
+
+    @cached_property
+    def readings(self) -> list[Reading]:
+        """Every use, the last first."""
+        return readings(self.model, self.program, self.coupling, self.known)
+
+    @cached_property
+    def case(self) -> Case:
+        """What a decision rests on."""
+        case = Case(self.coupling, self.readings, self.program.where)
+        bordered = [i for i, r in enumerate(self.readings) if r.use.borders and (r.constant & (r.value != 0)).any()]
+        if bordered:
+            run_time = constants(self.program, self.dtype)
+            for index in bordered:
+                use = self.readings[index].use
+                operand: Known = run_time.known[use.operand]
+                value, _ = operand.along(use.dim)
+                case.run_time_values[index] = value.detach().to("cpu", torch.float64).numpy().reshape(use.ids.shape)
+        return case
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's own floating-point precision."""
+        found = (t.dtype for t in self.program.tensors.values() if t.is_floating_point())
+        return next(found, torch.float32)
+
+
+def _refuse_random(program: Program) -> None:
+    """Live random ops make equality meaningless: `F.dropout` without `training=` stays live in eval mode."""
+    for node in program.nodes:
+        tags = getattr(node.target, "tags", ())
+        live = torch.Tag.nondeterministic_seeded in tags
+        if live and "dropout" in str(node.target):
+            live = bool(node.args[2]) if len(node.args) > 2 and float(node.args[1]) > 0 else False  # type: ignore[arg-type]
+        if live and node.users:
+            raise InputError(
+                f"the model draws random numbers in eval mode: {node.target} at {program.where(node.name)}",
+                "pass training=self.training to it, so that eval mode switches it off",
+            )

@@ -1,0 +1,140 @@
+"""The door: model in, checked file out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from surgery.errors import CheckError, InputError
+from surgery.export.flat import FlatModel
+from surgery.export.parity import LOOSE, NOISES, Examiner, Trial, judge
+from surgery.export.result import Export, Parity
+from surgery.export.shapes import flat_shapes
+from surgery.export.staging import staged
+from surgery.export.state import KeptState, eval_copy
+from surgery.export.table import target_for
+from surgery.export.target import Source, Target, first_line
+from surgery.inputs import Example, Inputs
+from surgery.progress import stage
+from surgery.version import __version__
+
+
+def export(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    example_inputs: Example,
+    example_kwargs: Mapping[str, Any] | None = None,
+    *,
+    format: str | None = None,
+    dynamic_shapes: Any = None,
+    overwrite: bool = False,
+) -> Export:
+    """Write `model` as a file for another runtime, and hand it over only if it computes the same there.
+
+    The file takes the example's tensors in order, under the names of the model's own arguments, and returns its output
+    tensors; what is not a tensor in the example is fixed as given. It computes what the model does in eval mode. The
+    model itself is not touched. The file is compared with the model on the example, on fresh inputs and, where its
+    batch is free, at batch 1 and 3.
+
+    Args:
+        model: Any module, in train or eval mode.
+        path: Where to write; its directory must exist.
+        example_inputs: A tensor, or a tuple of the positional inputs.
+        example_kwargs: The keyword inputs.
+        format: `"onnx"` or `"torchscript"`; by default from the suffix (.onnx, .pt).
+        dynamic_shapes: Which dims may change size, as `torch.export` takes it; plain names work:
+            `{"x": {0: "batch"}}`. By default dim 0 of every tensor, where they share it; `{}` for a file that promises
+            the example's shapes only.
+        overwrite: Replace a file that is already there.
+
+    Returns:
+        The file's path, size, opset, parity with the model, and notes. Nothing is printed to stdout.
+
+    Raises:
+        InputError: The format, path, inputs or `dynamic_shapes` cannot be used, or the model cannot take this form.
+        CheckError: The file was made but computes something else; it is deleted again.
+    """
+    path = Path(path)
+    target = target_for(path, format)
+    inputs = Inputs.of(example_inputs, example_kwargs)
+    with staged(path, overwrite=overwrite) as file, torch.no_grad():
+        source, examiner = _prepare(model, inputs, target, dynamic_shapes)
+        with stage(f"writing {path.name} ({target.name})"):
+            written = target.write(source, file)
+        with stage(f"checking {path.name} in {target.runtime}"):
+            parity = _checked(source, examiner, target, file, written.dynamic)
+        notes = [*written.notes, *examiner.notes]
+        if source.model.left_out:
+            notes.append(f"left out, since not a tensor: {', '.join(source.model.left_out)}")
+        if parity.bound > LOOSE:
+            notes.append(
+                f"the model's own rounding is {parity.bound / NOISES:.0e} of its spread: smaller faults cannot be seen"
+            )
+        size_bytes = sum(part.stat().st_size for part in file.parent.iterdir())
+    return Export(path, target.name, size_bytes, written.opset, parity, tuple(notes))
+
+
+def _prepare(model: nn.Module, inputs: Inputs, target: Target, dynamic_shapes: Any) -> tuple[Source, Examiner]:
+    """An eval copy of the model with its inputs beside it, and the one who asks it."""
+    copied = eval_copy(model)
+    if target.cpu_only:
+        copied, inputs = copied.to("cpu"), inputs.to("cpu")
+    flat = FlatModel(copied, inputs).eval()
+    shapes = None if dynamic_shapes is None else flat_shapes(dynamic_shapes, flat.input_paths)
+    with KeptState(copied) as state:
+        try:
+            output = inputs.call(copied)
+        except Exception as error:
+            fact = f"{type(model).__name__} cannot run on the example inputs: {first_line(error)}"
+            raise InputError(fact, "pass inputs that it accepts") from error
+    flat.learn_outputs_(output)
+    provenance = {
+        "tool": "surgery",
+        "version": __version__,
+        "torch": torch.__version__,
+        "source": type(model).__name__,
+    }
+    return Source(flat, inputs, shapes, provenance, state.changed), Examiner(flat, inputs)
+
+
+def _checked(
+    source: Source, examiner: Examiner, target: Target, file: Path, dynamic: Sequence[frozenset[int]]
+) -> Parity:
+    """The parity of `file` with the model.
+
+    Raises:
+        CheckError: They disagree, or the file does not run where the model does.
+    """
+    names = source.model.input_names
+    run = target.load(file, names)
+    trials, answers = list(examiner.trials(dynamic)), []
+    for trial in trials:
+        try:
+            answers.append(run(trial.tensors))
+        except InputError:
+            raise
+        except Exception as error:
+            fact = f"{target.runtime} cannot run the exported file on {trial.label}: {first_line(error)}"
+            raise CheckError(fact, _way_out([trial])) from error
+        if source.changed_buffers:  # each run starts from the saved state, as the model's did
+            run = target.load(file, names)
+    verdict = judge(trials, answers, source.model.output_names)
+    if not verdict.parity.passed:
+        figures = f"relative error {verdict.parity.max_rel_error:.1e}, bound {verdict.parity.bound:.1e}"
+        fact = f"the exported file disagrees with the model: {figures} ({verdict.where})"
+        raise CheckError(fact, _way_out(verdict.broken))
+    return verdict.parity
+
+
+def _way_out(broken: Sequence[Trial]) -> str:
+    """What to do about trials on which the file is wrong: are all of them of another size than the example?"""
+    if all(trial.resized for trial in broken):
+        return "nothing was kept; pass dynamic_shapes={} for a file that promises the example's shapes only"
+    return (
+        "nothing was kept; try the other format, or look for Python code in forward that depends on the input's values"
+    )

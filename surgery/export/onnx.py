@@ -1,0 +1,117 @@
+"""ONNX: one self-contained file below 1.8 GB, a dynamic batch, no paths of this machine in it; runs in ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from surgery.errors import InputError
+from surgery.export.program import KNOWN, Program, capture
+from surgery.export.quiet import without, without_logs
+from surgery.export.target import Runner, Source, Target, Written, first_line
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+EXTERNAL_BYTES = 1_800_000_000
+"""Weights above this go into a second file: a protobuf message ends at 2 GiB."""
+
+
+def write(source: Source, path: Path) -> Written:
+    """Write `path`, and `path` + `.data` beside it for the weights of a large model.
+
+    Raises:
+        InputError: The model cannot be captured, or uses an operator that ONNX has no translation for.
+    """
+    # these take seconds to import, and most programs that import this package do not export
+    import onnx
+    import onnx_ir
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    if any(tensor.is_complex() for tensor in source.inputs.tensors()):
+        raise InputError("ONNX has no complex inputs", "take real and imaginary parts as two inputs of the model")
+    program = capture(source)
+    model = _translate(source, program)
+    ClearMetadataAndDocStringPass()(model)
+    model.metadata_props["surgery"] = json.dumps(dict(source.provenance))
+    notes = list(program.notes)
+    weights = (*source.model.parameters(), *source.model.buffers())
+    external = sum(t.numel() * t.element_size() for t in weights) > EXTERNAL_BYTES
+    if external:
+        notes.append(f"the weights are in {path.name}.data, which must stay beside the file")
+    onnx_ir.save(model, path, external_data=f"{path.name}.data" if external else None)
+    onnx.checker.check_model(str(path))
+    if source.changed_buffers:
+        notes.append(
+            f"the model changes its buffer {source.changed_buffers[0]!r} in forward; the file starts every run anew"
+        )
+    names = {value.name: value.shape for value in model.graph.inputs}
+    dynamic = [
+        frozenset(dim for dim, size in enumerate(names.get(name) or ()) if not isinstance(size, int))
+        for name in source.model.input_names
+    ]
+    return Written(tuple(dynamic), model.opset_imports[""], tuple(notes))
+
+
+def _translate(source: Source, program: Program) -> onnx_ir.Model:
+    """The captured program as an `onnx_ir.Model`."""
+    try:
+        with without(*KNOWN), without_logs():
+            translated = torch.onnx.export(
+                program.exported,
+                (),
+                dynamo=True,
+                verbose=False,  # it would print to stdout
+                input_names=source.model.input_names,
+                output_names=source.model.output_names,
+                dynamic_shapes=program.shapes if any(program.shapes) else None,
+            )
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        fact = f"{type(source.model.model).__name__} cannot be translated to ONNX: {first_line(cause)}"
+        raise InputError(fact, "replace that operator in the model, or export to TorchScript") from error
+    assert translated is not None, "with dynamo=True a program is returned"
+    return translated.model
+
+
+def load(path: Path, input_names: Sequence[str]) -> Runner:
+    """Open the file in ONNX Runtime on the CPU, with one thread between operators.
+
+    Raises:
+        InputError: ONNX Runtime has no kernel for the model, as for most bfloat16 operators.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only
+    way_out = "export model.float() instead, if its dtype is the reason"
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise InputError(f"ONNX Runtime cannot load this model on the CPU: {_plain(error)}", way_out) from error
+    wanted = [value.name for value in session.get_inputs()]
+
+    def run(tensors: Sequence[Tensor]) -> list[Tensor]:
+        if odd := [t.dtype for t in tensors if t.dtype == torch.bfloat16]:
+            raise InputError(f"ONNX Runtime takes no {odd[0]} inputs from Python", way_out)
+        feed = {name: t.detach().cpu().numpy() for name, t in zip(input_names, tensors, strict=True) if name in wanted}
+        return [torch.from_numpy(output) for output in session.run(None, feed)]
+
+    return run
+
+
+def _plain(error: Exception) -> str:
+    """ONNX Runtime's message without its error number and the path of the temporary file."""
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : |Load model from .* failed: ?", "", first_line(error))
+
+
+ONNX = Target("onnx", "ONNX Runtime", (".onnx",), cpu_only=True, write=write, load=load)

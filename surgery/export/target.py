@@ -1,0 +1,81 @@
+"""What an export format is: how it is written, and how its own runtime runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from surgery.export.flat import FlatModel
+from surgery.inputs import Inputs
+
+Runner = Callable[[Sequence[Tensor]], list[Tensor]]
+"""A loaded file: the model's input tensors in order, to its output tensors in order, on the CPU."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that a target needs in order to write its file.
+
+    Attributes:
+        model: The eval copy, tensors in and tensors out.
+        inputs: The example inputs, on the copy's device.
+        shapes: One `torch.export` spec per input tensor, `{dim: name}` or None; None as a whole for a dynamic batch
+            where the inputs share one.
+        provenance: Plain strings that go into the file: tool, version, torch, source.
+        changed_buffers: Names of buffers that the model's forward changes.
+    """
+
+    model: FlatModel
+    inputs: Inputs
+    shapes: Sequence[Any] | None
+    provenance: Mapping[str, str]
+    changed_buffers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a target says about the file that it wrote.
+
+    Attributes:
+        dynamic: Per input tensor, the dims that are promised to work in other sizes than the example's.
+        opset: The opset found in the file, for ONNX.
+        notes: What a reader should know.
+    """
+
+    dynamic: tuple[frozenset[int], ...]
+    opset: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """One export format.
+
+    Attributes:
+        name: What the user passes as `format`.
+        runtime: What the parity check runs, in words.
+        suffixes: Endings of a path that choose this format.
+        cpu_only: The parity runtime has no other device: the copy is moved to the CPU first.
+        write: Writes the file; raises `InputError` where the model cannot take this form.
+        load: Opens the file in its own runtime; the names are those of the input tensors, in order.
+    """
+
+    name: str
+    runtime: str
+    suffixes: tuple[str, ...]
+    cpu_only: bool
+    write: Callable[[Source, Path], Written]
+    load: Callable[[Path, Sequence[str]], Runner]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line that says something, of an error of another library; of TorchScript's tracebacks, the last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    said = lines[-1] if "failed in the TorchScript interpreter" in lines[0] else lines[0]
+    return said.partition(" For more information")[0]

@@ -1,0 +1,97 @@
+"""TorchScript: traced and frozen, source paths stripped; runs in `torch.jit.load` and LibTorch."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.jit._trace import TracerWarning
+
+from surgery.errors import InputError
+from surgery.export.quiet import without
+from surgery.export.state import KeptState
+from surgery.export.target import Runner, Source, Target, Written, first_line
+
+PROVENANCE = "surgery.json"
+"""Name of the extra file that says where a TorchScript file comes from."""
+
+DEPRECATED = tuple(
+    (DeprecationWarning, rf"`torch\.jit\.{name}` is deprecated")
+    for name in ("trace", "trace_method", "freeze", "save", "load")
+)
+"""Warned at every call since torch 2.11; told once, in `Export.notes`."""
+
+ATTRIBUTES = (FutureWarning, "")
+"""The tracer reads every attribute of every module, deprecated ones of other libraries too, which the user does not."""
+
+
+def write(source: Source, path: Path) -> Written:
+    """Trace and freeze `source.model` and write it to `path`.
+
+    Raises:
+        InputError: The model cannot be traced, or shapes were asked for, which a trace does not know.
+    """
+    if any(source.shapes or ()):
+        way_out = "leave dynamic_shapes out, or pass {} for a file that is checked at the example's shapes only"
+        raise InputError("dynamic_shapes has no meaning for TorchScript: a trace states no shapes", way_out)
+    tensors = [tensor.clone() for tensor in source.inputs.tensors()]
+    buffer = io.BytesIO()
+    try:
+        with without(*DEPRECATED, ATTRIBUTES, (TracerWarning, "")) as held:
+            # the tracer runs the model: what that changes is put back before the weights become constants
+            with KeptState(source.model):
+                traced = torch.jit.trace(source.model, tuple(tensors), check_trace=False)
+            frozen = torch.jit.freeze(traced)
+            torch.jit.save(frozen, buffer, _extra_files={PROVENANCE: json.dumps(dict(source.provenance))})
+    except Exception as error:
+        fact = f"{type(source.model.model).__name__} cannot be traced: {first_line(error)}"
+        raise InputError(fact, "change the model's forward there, or export to ONNX") from error
+    _write_without_paths(buffer, path)
+    notes = ["TorchScript is deprecated upstream, but still loads"]
+    notes += _decisions([w for w in held if issubclass(w.category, TracerWarning)])
+    if len(source.model.output_names) > 1:
+        notes.append(f"it returns a tuple: {', '.join(source.model.output_names)}")
+    if source.changed_buffers:
+        notes.append(f"the model changes its buffer {source.changed_buffers[0]!r} in forward; so may the loaded file")
+    promised = frozenset({0} if source.shapes is None else ())
+    return Written((promised,) * len(tensors), notes=tuple(notes))
+
+
+def _decisions(held: Sequence[warnings.WarningMessage]) -> list[str]:
+    """A note on Python decisions that the trace has fixed."""
+    if not held:
+        return []
+    first = str(held[0].message).split(". ")[0].removesuffix(" might cause the trace to be incorrect")
+    plural = "" if len(held) == 1 else "s"
+    return [
+        f"the trace fixed {len(held)} decision{plural} of the model's Python code as the example made them ({first})"
+    ]
+
+
+def _write_without_paths(archive: io.BytesIO, path: Path) -> None:
+    """Copy a TorchScript archive without its debug records, which hold the source paths of this machine."""
+    with zipfile.ZipFile(archive) as full, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as stripped:
+        for name in full.namelist():
+            if not name.endswith(".debug_pkl"):
+                stripped.writestr(zipfile.ZipInfo(name), full.read(name))
+
+
+def load(path: Path, input_names: Sequence[str]) -> Runner:
+    """Open the file as anyone would, with `torch.jit.load`; the tensors are passed by position."""
+    with without(*DEPRECATED):
+        module = torch.jit.load(str(path))
+
+    def run(tensors: Sequence[Tensor]) -> list[Tensor]:
+        output = module(*[tensor.clone() for tensor in tensors])
+        return [t.detach().cpu() for t in ([output] if isinstance(output, Tensor) else output)]
+
+    return run
+
+
+TORCHSCRIPT = Target("torchscript", "torch.jit.load", (".pt",), cpu_only=False, write=write, load=load)

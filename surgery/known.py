@@ -1,0 +1,100 @@
+"""What is known of a tensor while its inputs are not: a value and whether it varies, position by position.
+
+NaN as a mark for "varies" would not do: 44 pointwise ops turn it into a number. Both arrays have the tensor's rank;
+each dim has the tensor's size, or 1 where nothing changes along it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surgery.layout import Shape
+
+MAX_ELEMENTS = 1 << 26
+"""Computed constants larger than this are not followed: they count as varying."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A tensor of `shape`: `value` where `varies` is False, anything elsewhere."""
+
+    shape: Shape
+    value: Tensor
+    varies: Tensor
+
+    @staticmethod
+    def anything(shape: Shape) -> Known:
+        """Nothing is known: every position varies with the input."""
+        ones = [1] * len(shape)
+        return Known(shape, torch.zeros(ones, dtype=torch.float64), torch.ones(ones, dtype=torch.bool))
+
+    @staticmethod
+    def exactly(value: Tensor) -> Known:
+        """Every position is known."""
+        return Known(tuple(value.shape), value, torch.zeros([1] * value.dim(), dtype=torch.bool))
+
+    @staticmethod
+    def of(shape: Shape, value: Tensor, varies: Tensor) -> Known:
+        """A value and where it varies; what is not finite counts as varying."""
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            varies = varies | ~torch.isfinite(value)
+            value = torch.nan_to_num(value, 0.0, 0.0, 0.0)
+        return Known(shape, value, varies)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether every position varies."""
+        return bool(self.varies.all())
+
+    @property
+    def everything(self) -> bool:
+        """Whether no position varies."""
+        return not bool(self.varies.any())
+
+    def map(self, move: Callable[[Tensor], Tensor], shape: Shape) -> Known:
+        """A movement op, done on both arrays."""
+        return Known(shape, move(self.value), move(self.varies))
+
+    def widened(self, dtype: torch.dtype) -> Tensor:
+        """The value on the CPU, in `dtype` where it is floating-point."""
+        value = self.value.detach()
+        return value.to("cpu", dtype) if value.is_floating_point() else value.cpu()
+
+    def full(self) -> Tensor:
+        """The value at the tensor's whole shape."""
+        return self.value.expand(self.shape)
+
+    def held(self, dim: int) -> Known:
+        """The same, with `dim` expanded to its full size."""
+        sizes = [-1] * len(self.shape)
+        sizes[dim] = self.shape[dim]
+        return Known(self.shape, self.value.expand(sizes), self.varies.expand(sizes))
+
+    def along(self, dim: int) -> tuple[Tensor, Tensor]:
+        """`(value, constant)` of every position of `dim`, each `[shape[dim]]`.
+
+        A position is constant where it varies neither with the input nor along any other dim.
+        """
+        value = self.value.transpose(0, dim).reshape(self.value.shape[dim], -1)
+        varies = self.varies.transpose(0, dim).reshape(self.varies.shape[dim], -1)
+        first = value[:, :1]
+        constant = (value == first).all(1) & ~varies.any(1)
+        size = self.shape[dim]
+        return first[:, 0].expand(size), constant.expand(size)
+
+
+def compressed(known: Known, dims: Any) -> Known:
+    """Drop those of `dims` along which neither array changes."""
+    value, varies = known.value, known.varies
+    for dim in dims:
+        if value.shape[dim] > 1 or varies.shape[dim] > 1:
+            moving = varies.narrow(dim, 0, 1)
+            first = value.narrow(dim, 0, 1)
+            if bool((varies == moving).all()) and bool(((value == first) | varies).all()):
+                value, varies = first, moving
+    return Known(known.shape, value, varies)

@@ -1,0 +1,78 @@
+"""The values of weights themselves: what is not a number, and what is too small to be a normal one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from surgery.errors import InputError
+
+LISTED = 5
+"""How many tensors an error names; the rest is counted."""
+
+
+def count_subnormals(model: nn.Module) -> dict[str, int]:
+    """How many values of each parameter and buffer are subnormal; tensors without any are left out.
+
+    A subnormal is not zero, but below the smallest normal number of its dtype (1.2e-38 in float32). Arithmetic on
+    them is tens of times slower than on zeros, so a masked model that is full of them makes any slim one look fast.
+    """
+    counts = {name: int(_subnormal(tensor).sum()) for name, tensor in _floats(model)}
+    return {name: count for name, count in counts.items() if count}
+
+
+def flush_subnormals_(model: nn.Module) -> dict[str, int]:
+    """Set every subnormal value of the parameters and buffers to zero; returns what `count_subnormals` saw."""
+    counts = {}
+    with torch.no_grad():
+        for name, tensor in _floats(model):
+            small = _subnormal(tensor)
+            if count := int(small.sum()):
+                counts[name] = count
+                real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+                real.copy_(_wide(tensor).masked_fill(small, 0))
+    return counts
+
+
+def check_finite(model: nn.Module) -> None:
+    """Refuse a model whose parameters or buffers hold NaN or Inf.
+
+    Raises:
+        InputError: naming the tensors and how many values of each are NaN or infinite.
+    """
+    bad = []
+    for name, tensor in _floats(model):
+        if bool(_wide(tensor).isfinite().all()):
+            continue
+        counts = {"NaN": int(_wide(tensor).isnan().sum()), "Inf": int(_wide(tensor).isinf().sum())}
+        bad.append(f"{name} ({', '.join(f'{count} {what}' for what, count in counts.items() if count)})")
+    if bad:
+        more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+        have = "tensor holds" if len(bad) == 1 else "tensors hold"
+        raise InputError(
+            f"{len(bad)} {have} NaN or Inf: {', '.join(bad[:LISTED])}{more}",
+            "take a checkpoint from before the training diverged: no function can be kept that is not a number",
+        )
+
+
+def _floats(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of a floating or complex dtype that have values; a shared one once."""
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if (tensor.is_floating_point() or tensor.is_complex()) and not tensor.is_meta:
+            yield name, tensor.detach()
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """The tensor in a dtype that has every operation: complex as pairs, float8 as float32."""
+    if tensor.is_complex():
+        return torch.view_as_real(tensor)
+    return tensor.float() if tensor.element_size() == 1 else tensor
+
+
+def _subnormal(tensor: Tensor) -> Tensor:
+    """True where a value (for complex tensors a part of one, [..., 2]) is subnormal in the tensor's own dtype."""
+    wide = _wide(tensor)
+    return (wide != 0) & (wide.abs() < torch.finfo(tensor.dtype).tiny)

@@ -1,0 +1,47 @@
+"""Progress on stderr, so that nothing longer than a second is silent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+QUIET_SECONDS = 1.0
+"""A stage shorter than this says nothing where stderr is not a terminal."""
+
+
+@contextmanager
+def stage(what: str) -> Iterator[None]:
+    """Show a spinner named `what` while the body runs; on a plain stderr, one line if it took over a second."""
+    console = Console(stderr=True)
+    began = time.perf_counter()
+    if console.is_terminal:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            progress.add_task(what, total=None)
+            yield
+        return
+    yield
+    if (seconds := time.perf_counter() - began) > QUIET_SECONDS:
+        console.print(f"{what}: {seconds:.1f} s", highlight=False, soft_wrap=True)
+
+
+def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Yield `items` with a bar and the time left on stderr; on a plain stderr, one line at the end."""
+    console = Console(stderr=True)
+    began = time.perf_counter()
+    if console.is_terminal:
+        total = len(items) if total is None and isinstance(items, Sized) else total
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            yield from progress.track(items, description=what, total=total)
+        return
+    yield from items
+    if (seconds := time.perf_counter() - began) > QUIET_SECONDS:
+        console.print(f"{what}: {seconds:.1f} s", highlight=False, soft_wrap=True)

@@ -1,0 +1,54 @@
+"""A second model with the same code and other tensors: in float64, or on the meta device."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def twin(model: Model, convert: Callable[[Tensor], Tensor]) -> Model:
+    """A deep copy of `model` with `convert(tensor)` in the place of every tensor; `model` itself is not touched.
+
+    No tensor is copied before it is converted, so that a twin on the meta device takes no memory. Tensors that
+    are shared stay shared. Works on a model fresh from `torch.nn.utils.prune`, which `copy.deepcopy` refuses.
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for leaf in pytree.tree_leaves(dict(vars(module))):
+            if isinstance(leaf, Tensor) and id(leaf) not in memo:
+                memo[id(leaf)] = _converted(leaf, convert)
+    with torch.no_grad(), warnings.catch_warnings():  # of torch.export's own modules, about their own pytree specs
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+        return copy.deepcopy(model, memo)
+
+
+def float64_copy(model: Model) -> Model:
+    """A copy of `model` that computes in float64 (complex128): parameters, buffers and other tensors it holds."""
+
+    def widen(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            return tensor.to(torch.float64, copy=True)
+        return tensor.to(torch.complex128, copy=True) if tensor.is_complex() else tensor.clone()
+
+    return twin(model, widen).double()
+
+
+def meta_copy(model: Model) -> Model:
+    """A copy of `model` on the meta device: shapes and dtypes, no storage."""
+    return twin(model, lambda tensor: torch.empty_like(tensor, device="meta")).to("meta")
+
+
+def _converted(tensor: Tensor, convert: Callable[[Tensor], Tensor]) -> Tensor:
+    """The converted tensor, as the kind of tensor it was: a parameter stays one, with its `requires_grad`."""
+    new = convert(tensor.detach())
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(new, requires_grad=tensor.requires_grad)
+    return new

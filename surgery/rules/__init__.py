@@ -1,0 +1,27 @@
+"""The rules, one file per family of ops. Importing this package fills the table in `registry.py`."""
+
+from surgery.rules import (
+    bookkeeping,
+    convolution,
+    dense,
+    joining,
+    movement,
+    normalization,
+    pointwise,
+    reductions,
+    selecting,
+    spatial,
+)
+
+__all__ = [
+    "bookkeeping",
+    "convolution",
+    "dense",
+    "joining",
+    "movement",
+    "normalization",
+    "pointwise",
+    "reductions",
+    "selecting",
+    "spatial",
+]

@@ -1,0 +1,106 @@
+"""Dense contractions with one weight: linear, addmm, and matmul where the weight is two-dimensional."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from surgery.calls import Call, KnownCall, Value
+from surgery.coupling import Orientation
+from surgery.known import Known
+from surgery.layout import Ids, Layout
+from surgery.registry import rule
+from surgery.rules.convolution import contracted
+
+
+def _contract(call: Call, input: Value, weight: Value, bias: Value | None, orientation: Orientation) -> Layout:
+    """`... i, o i, o -> ... o` (or `i o` where the weight is the other way round)."""
+    last = input.layout.rank - 1
+    layout, ids = call.channels(input, last)
+    w = weight.layout
+    if any(block.shape[0] > 1 and block.shape[1] > 1 for block in w.blocks):
+        w = call.hold(w, [0, 1], "the weight's rows and columns are entangled")
+    first, second = (None if (b := w.block_of(d)) is None else b.ravel() for d in (0, 1))
+    outputs, inputs = (first, second) if orientation == "out_in" else (second, first)
+    _tie_sides(call, ids, inputs, "the weight's inputs are fixed")
+    if bias is not None:
+        bias_block = bias.layout.block_of(bias.layout.rank - 1) if bias.layout.rank else None
+        bias_ids = None if bias_block is None else bias_block.ravel()
+        if not (bias_ids is None and bias.shape[-1:] in ((), (1,))):
+            _tie_sides(call, outputs, bias_ids, "the bias is fixed")
+        call.hold_all(Value(bias.node, Layout(bias.shape, bias.layout.blocks[1:])), "only its last dim is the output's")
+    channels = ids if ids is not None else inputs
+    if channels is not None:
+        call.use(
+            input,
+            last,
+            channels.reshape(1, -1),
+            rows=None if outputs is None else outputs.reshape(1, -1),
+            weight=weight,
+            orientation=orientation,
+            bias=bias if bias is not None and bias.layout.rank == 1 else None,
+        )
+    outer = tuple(b for b in layout.blocks if b.shape[last] == 1)
+    return Layout(call.shape, (*outer, *call.placed(outputs, len(call.shape), len(call.shape) - 1)))
+
+
+def _tie_sides(call: Call, one: Ids | None, other: Ids | None, reason: str) -> None:
+    if one is not None and other is not None:
+        call.tie(one, other)
+    elif one is not None:
+        call.pin(one, f"{call.name}: {reason}")
+    elif other is not None:
+        call.pin(other, f"{call.name} meets channels that are fixed")
+
+
+@rule("aten.linear.default")
+def linear(call: Call, input: Value, weight: Value, bias: Value | None) -> Layout:
+    """`x [..., i], w [o, i], b [o] -> [..., o]`."""
+    if weight.layout.rank != 2:
+        return _unruled(call, input, weight, bias)
+    return _contract(call, input, weight, bias, "out_in")
+
+
+@linear.known
+def _known_linear(call: KnownCall, input: Known, weight: Known, bias: Known | None) -> Known:
+    if len(weight.shape) != 2 or (bias is not None and len(bias.shape) != 1):
+        return call.anything()
+    return contracted(call, input, len(input.shape) - 1, weight, bias, 1, "out_in", False)
+
+
+@rule("aten.addmm.default")
+def addmm(call: Call, input: Value, mat1: Value, mat2: Value, beta: float = 1, alpha: float = 1) -> Layout:
+    """`b [o] + x [n, i] @ w [i, o]`."""
+    if beta != 1 or alpha != 1:
+        return _unruled(call, input, mat1, mat2)
+    return _contract(call, mat1, mat2, input, "in_out")
+
+
+@addmm.known
+def _known_addmm(call: KnownCall, input: Known, mat1: Known, mat2: Known, beta: float = 1, alpha: float = 1) -> Known:
+    if beta != 1 or alpha != 1 or len(input.shape) != 1 or not mat2.everything:
+        return call.anything()
+    return contracted(call, mat1, 1, mat2, input, 1, "in_out", False)
+
+
+@rule("aten.matmul.default", "aten.mm.default")
+def matmul(call: Call, input: Value, **others: Any) -> Layout:
+    """`x [..., i] @ w [i, o]`. A product of two activations is held (both sides are read)."""
+    (other,) = others.values()
+    if other.layout.rank == 2 and input.layout.rank >= 2:
+        return _contract(call, input, other, None, "in_out")
+    return _unruled(call, input, other)
+
+
+@matmul.known
+def _known_matmul(call: KnownCall, input: Known, **others: Any) -> Known:
+    (other,) = others.values()
+    if len(other.shape) == 2 and len(input.shape) >= 2 and other.everything:
+        return contracted(call, input, len(input.shape) - 1, other, None, 1, "in_out", False)
+    return call.anything()
+
+
+def _unruled(call: Call, *operands: Value | None) -> Layout:
+    call.hold_all([o for o in operands if o is not None], f"{call.name} of these shapes has no rule yet")
+    return Layout(call.shape)

@@ -1,0 +1,191 @@
+"""Ops that join tensors along a dim, or take them apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from surgery.calls import Call, KnownCall, Value
+from surgery.known import Known, compressed
+from surgery.layout import Ids, Layout
+from surgery.registry import rule
+from surgery.rules.movement import moved
+from surgery.rules.pointwise import merge
+
+
+@rule("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
+def cat(call: Call, tensors: list[Value], dim: int = 0) -> Layout:
+    """`[..., n, ...], [..., m, ...] -> [..., n + m, ...]`: ids one after the other; the other dims are tied."""
+    tensors = [v for v in tensors if v.shape != (0,)]
+    dim %= len(call.shape)
+    layouts = [v.layout for v in tensors]
+    joint = [block for v in tensors if (block := v.layout.block_of(dim)) is not None]
+    if not joint:
+        return merge_others(call, layouts, dim)
+    if any(v.shape[dim] > 0 and v.layout.block_of(dim) is None for v in tensors):
+        layouts = [_numbered(call, layout, dim) for layout in layouts]
+    rank = len(call.shape)
+    pieces = [block for layout in layouts if (block := layout.block_of(dim)) is not None]
+    # joint blocks that reach over other dims as well are stretched to one common extent
+    extent = [max(piece.shape[d] for piece in pieces) for d in range(rank)]
+    stretched = [np.broadcast_to(p, [p.shape[d] if d == dim else extent[d] for d in range(rank)]) for p in pieces]
+    rest = [Layout(x.shape, tuple(b for b in x.blocks if b.shape[dim] == 1)) for x in layouts]
+    joined = Layout(call.shape, (np.concatenate(stretched, dim),))
+    others = merge_others(call, rest, dim)
+    return merge(call, [joined, others], call.shape) if others.blocks else joined
+
+
+def merge_others(call: Call, layouts: list[Layout], dim: int) -> Layout:
+    """All dims but `dim`, tied between the tensors that are joined."""
+    shapes = [tuple(1 if d == dim else s for d, s in enumerate(layout.shape)) for layout in layouts]
+    flat = [Layout(s, layout.blocks) for s, layout in zip(shapes, layouts, strict=True)]
+    shape = tuple(1 if d == dim else s for d, s in enumerate(call.shape))
+    return Layout(call.shape, merge(call, flat, shape).blocks)
+
+
+def _numbered(call: Call, layout: Layout, dim: int) -> Layout:
+    """Untracked positions that are laid beside tracked ones get ids of their own, held where they are."""
+    if layout.block_of(dim) is not None or layout.shape[dim] == 0:
+        return layout
+    ids = call.fresh(layout.shape[dim])
+    call.pin(ids, f"{call.name} lays it beside other channels, and its size cannot change")
+    block = ids.reshape([-1 if d == dim else 1 for d in range(layout.rank)])
+    return Layout(layout.shape, (*layout.blocks, block))
+
+
+@cat.known
+def _known_cat(call: KnownCall, tensors: list[Known], dim: int = 0) -> Known:
+    tensors = [k for k in tensors if k.shape != (0,)]
+    dim %= len(call.shape)
+    if all(k.nothing for k in tensors):
+        return Known.anything(call.shape)
+    held = [k.held(dim) for k in tensors]
+    varies = _concatenated([k.varies for k in held], dim)
+    value = _concatenated([k.widened(call.dtype) for k in held], dim)
+    return compressed(Known(call.shape, value, varies), (dim,))
+
+
+def _concatenated(arrays: list[Tensor], dim: int) -> Tensor:
+    sizes = [max(a.shape[d] for a in arrays) for d in range(arrays[0].dim())]
+    return torch.cat([a.expand([-1 if d == dim else s for d, s in enumerate(sizes)]) for a in arrays], dim)
+
+
+@rule("aten.stack.default")
+def stack(call: Call, tensors: list[Value], dim: int = 0) -> Layout:
+    """`n × [...] -> [..., n, ...]`: every tensor keeps its ids; their number is fixed."""
+    dim %= len(call.shape)
+    inner = merge(call, [v.layout for v in tensors], tensors[0].shape)
+    return moved(call, inner, call.shape, lambda array: array.unsqueeze(dim))
+
+
+@stack.known
+def _known_stack(call: KnownCall, tensors: list[Known], dim: int = 0) -> Known:
+    dim %= len(call.shape)
+    lifted = [k.map(lambda a: a.unsqueeze(dim), (*k.shape[:dim], 1, *k.shape[dim:])) for k in tensors]
+    return _known_cat(call, lifted, dim)
+
+
+def _pieces(call: Call, value: Value, dim: int, *, equal: bool) -> tuple[Layout, ...]:
+    """The operand cut at the outputs' sizes along `dim`; `equal` pieces keep equal numbers of units."""
+    layout = value.layout
+    block = layout.block_of(dim)
+    if block is not None and equal and _even(call, dim):
+        call.rows_of(_split_rows(block, dim, len(call.shapes)), 0, rows_stay=True)
+    elif block is not None and equal:
+        layout = call.hold(layout, [dim], f"{call.name} makes pieces of unequal size")
+    pieces, start = [], 0
+    for shape in call.shapes:
+        stop = start + shape[dim]
+        taken = tuple(b.take(range(start, stop), axis=dim) if b.shape[dim] > 1 else b for b in layout.blocks)
+        pieces.append(Layout(shape, taken))
+        start = stop
+    return tuple(pieces)
+
+
+def _even(call: Call, dim: int) -> bool:
+    return len({shape[dim] for shape in call.shapes}) == 1
+
+
+def _split_rows(block: Ids, dim: int, rows: int) -> Ids:
+    """`[rows, ...]`: the equal pieces of a block along `dim`, one a row."""
+    lead = np.moveaxis(block, dim, 0)
+    return lead.reshape(rows, -1)
+
+
+def _known_pieces(call: KnownCall, known: Known, dim: int) -> tuple[Known, ...]:
+    pieces, start = [], 0
+    for shape in call.shapes:
+        stop = start + shape[dim]
+
+        def narrow(array: Tensor, start: int = start, stop: int = stop) -> Tensor:
+            return array.narrow(dim, start, stop - start) if array.shape[dim] > 1 else array
+
+        pieces.append(known.map(narrow, shape))
+        start = stop
+    return tuple(pieces)
+
+
+@rule("aten.chunk.default", "aten.tensor_split.sections")
+def chunk(call: Call, input: Value, dim: int = 0, **_: Any) -> tuple[Layout, ...]:
+    """A fixed number of equal pieces: the pieces keep equal numbers of units."""
+    return _pieces(call, input, dim % input.layout.rank, equal=True)
+
+
+@chunk.known
+def _known_chunk(call: KnownCall, input: Known, dim: int = 0, **_: Any) -> tuple[Known, ...]:
+    return _known_pieces(call, input, dim % len(input.shape))
+
+
+@rule("aten.split.Tensor", sizes=("split_size",))
+def split(call: Call, input: Value, split_size: int, dim: int = 0) -> tuple[Layout, ...]:
+    """Pieces of one size, the last may be smaller: a size that the code knows."""
+    dim %= input.layout.rank
+    return _pieces(call, input, dim, equal=True)
+
+
+@split.known
+def _known_split(call: KnownCall, input: Known, split_size: int, dim: int = 0) -> tuple[Known, ...]:
+    return _known_pieces(call, input, dim % len(input.shape))
+
+
+@rule("aten.split_with_sizes.default", "aten.split.sizes", sizes=("split_sizes", "split_size"))
+def split_with_sizes(call: Call, input: Value, dim: int = 0, **_: Any) -> tuple[Layout, ...]:
+    """Pieces of given sizes: each keeps what is left of it."""
+    return _pieces(call, input, dim % input.layout.rank, equal=False)
+
+
+@split_with_sizes.known
+def _known_split_with_sizes(call: KnownCall, input: Known, dim: int = 0, **_: Any) -> tuple[Known, ...]:
+    return _known_pieces(call, input, dim % len(input.shape))
+
+
+@rule("aten.unbind.int")
+def unbind(call: Call, input: Value, dim: int = 0) -> tuple[Layout, ...]:
+    """Every position of `dim` becomes a tensor: their number is fixed."""
+    dim %= input.layout.rank
+    layout = input.layout
+    block = layout.block_of(dim)
+    if block is not None:
+        call.rows_of(block, dim, rows_stay=True)
+        if sum(size > 1 for size in block.shape) == 1:
+            layout = call.hold(layout, [dim], "unbind makes every position a tensor of its own")
+    pieces = []
+    for index, shape in enumerate(call.shapes):
+        taken = tuple(b.take(index if b.shape[dim] > 1 else 0, axis=dim) for b in layout.blocks)
+        pieces.append(Layout(shape, taken))
+    return tuple(pieces)
+
+
+@unbind.known
+def _known_unbind(call: KnownCall, input: Known, dim: int = 0) -> tuple[Known, ...]:
+    dim %= len(input.shape)
+
+    def pick(array: Tensor, index: int) -> Tensor:
+        return array.select(dim, index if array.shape[dim] > 1 else 0)
+
+    return tuple(
+        input.map(lambda array, index=index: pick(array, index), shape) for index, shape in enumerate(call.shapes)
+    )

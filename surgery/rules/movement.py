@@ -1,0 +1,252 @@
+"""Ops that only move positions: the same op is applied to the id arrays, and to what is known of the values.
+
+A movement's function takes one array over positions (each dim full or 1), the tensor's shapes before and after, and
+the op's settings, and returns the moved array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surgery.calls import Call, KnownCall, Value
+from surgery.coupling import Uniform
+from surgery.known import Known, compressed
+from surgery.layout import Ids, Layout, Shape, compress, covered, reshape_groups, reshaped
+from surgery.registry import Rule, rule
+
+Move = Callable[..., Tensor]
+
+
+def moved(call: Call, layout: Layout, shape: Shape, move: Callable[[Tensor], Tensor]) -> Layout:
+    """The layout with every block moved."""
+    return Layout(shape, tuple(move(torch.from_numpy(block)).numpy() for block in layout.blocks))
+
+
+def movement(*ops: str, sizes: tuple[str, ...] = (), drops: bool = False) -> Callable[[Move], Rule]:
+    """Register a movement: `move(array, old, new, **settings) -> array`."""
+
+    def register(move: Move) -> Rule:
+        def couple(call: Call, input: Value, **settings: Any) -> Layout:
+            step = partial(move, old=input.shape, new=call.shape, **settings)
+            return moved(call, input.layout, call.shape, step)
+
+        def known(call: KnownCall, input: Known, **settings: Any) -> Known:
+            return input.map(partial(move, old=input.shape, new=call.shape, **settings), call.shape)
+
+        couple.__name__ = move.__name__
+        made = rule(*ops, sizes=sizes, drops=drops)(couple)
+        made.known(known)
+        return made
+
+    return register
+
+
+@movement("aten.permute.default", "aten.permute_copy.default")
+def permute(array: Tensor, old: Shape, new: Shape, dims: list[int]) -> Tensor:
+    """Dims in another order."""
+    return array.permute(dims)
+
+
+@movement("aten.transpose.int", "aten.swapaxes.default", "aten.swapdims.default")
+def transpose(array: Tensor, old: Shape, new: Shape, **dims: int) -> Tensor:
+    """Two dims change places."""
+    first, second = dims.values()
+    return array.transpose(first, second)
+
+
+@movement("aten.t.default", "aten.numpy_T.default", "aten.mT.default", "aten.adjoint.default")
+def t(array: Tensor, old: Shape, new: Shape) -> Tensor:
+    """The last two dims (of at most two) change places."""
+    return array.mT if array.dim() >= 2 else array
+
+
+@movement("aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist")
+def movedim(array: Tensor, old: Shape, new: Shape, source: Any, destination: Any) -> Tensor:
+    """Dims moved to other places."""
+    return array.movedim(source, destination)
+
+
+@movement("aten.unsqueeze.default")
+def unsqueeze(array: Tensor, old: Shape, new: Shape, dim: int) -> Tensor:
+    """A dim of size 1 put in."""
+    return array.unsqueeze(dim)
+
+
+@movement("aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims")
+def squeeze(array: Tensor, old: Shape, new: Shape, dim: Any = None) -> Tensor:
+    """Dims of size 1 taken out."""
+    asked = range(len(old)) if dim is None else [dim] if isinstance(dim, int) else dim
+    gone = {d % len(old) for d in asked if old and old[d % len(old)] == 1}
+    return array.reshape([size for d, size in enumerate(array.shape) if d not in gone])
+
+
+@movement("aten.flip.default")
+def flip(array: Tensor, old: Shape, new: Shape, dims: list[int]) -> Tensor:
+    """Positions in reverse order."""
+    return array.flip(dims)
+
+
+def _stretch(array: Tensor, old: Shape, new: Shape) -> Tensor:
+    """New leading dims, and dims of size 1 stretched: nothing changes along any of them."""
+    return array.reshape((1,) * (len(new) - len(old)) + tuple(array.shape))
+
+
+@movement("aten.expand.default", "aten.broadcast_to.default", sizes=("size",))
+def expand(array: Tensor, old: Shape, new: Shape, size: list[int], implicit: bool = False) -> Tensor:
+    """Dims of size 1 stretched."""
+    return _stretch(array, old, new)
+
+
+@movement("aten.expand_as.default", sizes=())
+def expand_as(array: Tensor, old: Shape, new: Shape, other: Any) -> Tensor:
+    """Dims of size 1 stretched to another tensor's."""
+    return _stretch(array, old, new)
+
+
+@movement("aten.repeat.default", "aten.tile.default", sizes=("repeats",))
+def repeat(array: Tensor, old: Shape, new: Shape, **repeats: Any) -> Tensor:
+    """The tensor laid end to end."""
+    array = _stretch(array, old, new)
+    padded = (1,) * (len(new) - len(old)) + tuple(old)
+    return array.repeat([n // o if size > 1 else 1 for size, o, n in zip(array.shape, padded, new, strict=True)])
+
+
+@movement("aten.repeat_interleave.self_int")
+def repeat_interleave(
+    array: Tensor, old: Shape, new: Shape, repeats: int, dim: int | None = None, output_size: int | None = None
+) -> Tensor:
+    """Every position repeated in place."""
+    if dim is None:
+        array = reshaped(array, old, (torch.Size(old).numel(),), [(tuple(range(len(old))), (0,))])
+        dim = 0
+    return array.repeat_interleave(repeats, dim) if array.shape[dim] > 1 else array
+
+
+@movement("aten.pixel_unshuffle.default")
+def pixel_unshuffle(array: Tensor, old: Shape, new: Shape, downscale_factor: int) -> Tensor:
+    """Every channel becomes r·r channels: its id is repeated."""
+    if array.shape[-1] > 1 or array.shape[-2] > 1:  # what changes in space is read at full size
+        return torch.nn.functional.pixel_unshuffle(array.expand(*array.shape[:-2], *old[-2:]), downscale_factor)
+    return array.repeat_interleave(downscale_factor**2, array.dim() - 3) if array.shape[-3] > 1 else array
+
+
+def as_reshaped(call: Call, layout: Layout, new: Shape) -> Layout:
+    """A layout through a view. Where two blocks would come to share a dim, the smaller is held."""
+    groups = reshape_groups(layout.shape, new)
+    merged = {d: index for index, (olds, _) in enumerate(groups) for d in olds}
+    by_size = sorted(layout.blocks, key=lambda block: -block.size)
+    taken: set[int] = set()
+    for block in by_size:
+        touched = {merged[d] for d in covered(block)}
+        if touched & taken:
+            dims = [d for d in covered(block) if merged[d] in taken]
+            layout = call.hold(layout, dims, f"{call.name} merges it with another tracked dim")
+        else:
+            taken |= touched
+    blocks = tuple(compress(reshaped(block, layout.shape, new, groups)) for block in layout.blocks)
+    return Layout(new, blocks)
+
+
+def known_reshaped(known: Known, new: Shape) -> Known:
+    """What is known, through a view."""
+    groups = reshape_groups(known.shape, new)
+    return known.map(lambda array: reshaped(array, known.shape, new, groups), new)
+
+
+@rule(
+    "aten.view.default",
+    "aten.reshape.default",
+    "aten._unsafe_view.default",
+    "aten.view_copy.default",
+    "aten.flatten.using_ints",
+    "aten.unflatten.int",
+    "aten.ravel.default",
+    "aten.view_as.default",
+    "aten.reshape_as.default",
+    sizes=("size", "shape", "sizes"),
+)
+def reshape(call: Call, input: Value, **_: Any) -> Layout:
+    """The same elements in another shape."""
+    return as_reshaped(call, input.layout, call.shape)
+
+
+@reshape.known
+def _known_reshape(call: KnownCall, input: Known, **_: Any) -> Known:
+    return known_reshaped(input, call.shape)
+
+
+@rule("aten.roll.default")
+def roll(call: Call, input: Value, shifts: list[int], dims: list[int]) -> Layout:
+    """Positions moved round in a circle: by how far is a number in the code."""
+    if not dims:
+        return call.only(input, [], "roll over all dims")
+    layout = call.hold(input.layout, [d % input.layout.rank for d in dims], "roll moves its positions by a fixed number")
+    return moved(call, layout, call.shape, lambda array: array)
+
+
+@roll.known
+def _known_roll(call: KnownCall, input: Known, shifts: list[int], dims: list[int]) -> Known:
+    if not dims:
+        return Known.anything(call.shape) if not input.everything else Known.exactly(input.full().roll(shifts))
+    return input.map(lambda array: array.roll(shifts, dims), call.shape)
+
+
+def _keep_rows(call: Call, block: Ids, rows: int) -> None:
+    """`rows` consecutive runs of a one-dim block: a fixed number, each keeping as many units as the others."""
+    call.ledger.uniforms.append(Uniform((block.reshape(rows, -1),), True, call.node))
+
+
+@rule("aten.channel_shuffle.default", "aten.native_channel_shuffle.default")
+def channel_shuffle(call: Call, input: Value, groups: int) -> Layout:
+    """`[b, g·c, ...] -> [b, c·g, ...]`."""
+    layout, ids = call.channels(input, 1)
+    if ids is not None:
+        _keep_rows(call, ids, groups)
+    return moved(call, layout, call.shape, partial(_shuffled, groups=groups))
+
+
+def _shuffled(array: Tensor, groups: int) -> Tensor:
+    if array.shape[1] == 1:
+        return array
+    split = array.reshape(array.shape[0], groups, -1, *array.shape[2:])
+    return split.transpose(1, 2).reshape(array.shape)
+
+
+@channel_shuffle.known
+def _known_channel_shuffle(call: KnownCall, input: Known, groups: int) -> Known:
+    return input.map(partial(_shuffled, groups=groups), call.shape)
+
+
+@rule("aten.pixel_shuffle.default")
+def pixel_shuffle(call: Call, input: Value, upscale_factor: int) -> Layout:
+    """`[b, c·r·r, h, w] -> [b, c, h·r, w·r]`: the r·r channels behind each output channel go together."""
+    rank = input.layout.rank
+    layout, ids = call.channels(input, rank - 3)
+    if ids is None:
+        return Layout(call.shape, tuple(b for b in layout.blocks if b.shape[-1] == b.shape[-2] == 1))
+    rows = ids.reshape(-1, upscale_factor**2)
+    call.tie(rows, rows[:, :1])
+    layout = call.only(Value(input.node, layout), range(rank - 2), "pixel_shuffle spreads it over space")
+    kept = tuple(b for b in layout.blocks if b.shape[rank - 3] == 1)
+    return Layout(call.shape, kept + call.placed(rows[:, 0], rank, rank - 3))
+
+
+@pixel_shuffle.known
+def _known_pixel_shuffle(call: KnownCall, input: Known, upscale_factor: int) -> Known:
+    """A channel is constant in space only where its r·r sources are equal constants."""
+
+    def shuffle(array: Tensor) -> Tensor:
+        if array.shape[-3] == array.shape[-2] == array.shape[-1] == 1:
+            return array
+        full = array.expand(*array.shape[:-3], *input.shape[-3:])
+        return torch.nn.functional.pixel_shuffle(full, upscale_factor)
+
+    if input.shape[-1] * input.shape[-2] * input.shape[-3] > 1 << 22:
+        return Known.anything(call.shape)
+    rank = len(call.shape)
+    return compressed(input.map(shuffle, call.shape), (rank - 2, rank - 1))

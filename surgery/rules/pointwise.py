@@ -1,0 +1,255 @@
+"""Pointwise ops: operands are tied position by position. One shared rule; PyTorch's own tag finds most of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from surgery.calls import Call, KnownCall, Value
+from surgery.known import Known
+from surgery.layout import Ids, Layout, Shape, covered
+from surgery.registry import POINTWISE, Rule, rule
+
+
+def merge(call: Call, operands: Sequence[Layout], shape: Shape) -> Layout:
+    """Broadcast the operands as torch does and tie what meets: the layout of a pointwise result.
+
+    A dim that one operand tracks and another has untracked at full size cannot shrink, and is held.
+    """
+    rank = len(shape)
+    lifted = [_lift(layout, rank) for layout in operands]
+    for dim in range(rank):
+        tracked = [layout.block_of(dim) is not None for layout in lifted]
+        fixed = [layout.shape[dim] > 1 and not t for layout, t in zip(lifted, tracked, strict=True)]
+        if any(tracked) and any(fixed):
+            reason = f"{call.name} meets an operand whose dim {dim} cannot shrink"
+            lifted = [call.hold(layout, [dim], reason) for layout in lifted]
+    merged: list[Ids] = []
+    for layout in lifted:
+        for block in layout.blocks:
+            merged = _join(call, merged, block)
+    return Layout(shape, tuple(merged))
+
+
+def _lift(layout: Layout, rank: int) -> Layout:
+    missing = (1,) * (rank - layout.rank)
+    return Layout(missing + layout.shape, tuple(block.reshape(missing + block.shape) for block in layout.blocks))
+
+
+def _join(call: Call, merged: list[Ids], block: Ids) -> list[Ids]:
+    """Add a block to disjoint ones, tying it to those that it overlaps."""
+    apart = [other for other in merged if not set(covered(other)) & set(covered(block))]
+    touching = [other for other in merged if set(covered(other)) & set(covered(block))]
+    for other in touching:
+        # the widest block stays; where neither contains the other, what is not shared is held
+        widest = max((block, other), key=lambda ids: len(covered(ids)))
+        narrow = other if widest is block else block
+        strangers = [d for d in covered(narrow) if d not in covered(widest)]
+        if strangers:
+            held = call.hold(Layout(tuple(narrow.shape), (narrow,)), strangers, f"{call.name} crosses two joint blocks")
+            if not held.blocks:
+                block = widest
+                continue
+            narrow = held.blocks[0]
+        call.tie(widest, narrow)
+        block = widest
+    return [*apart, block]
+
+
+def _operands(arguments: dict[str, Any]) -> list[Value]:
+    found: list[Value] = []
+    for argument in arguments.values():
+        found += [v for v in (argument if isinstance(argument, list | tuple) else [argument]) if isinstance(v, Value)]
+    return found
+
+
+def _pointwise(call: Call, **arguments: Any) -> Layout:
+    """Any number of operands of any broadcastable shapes."""
+    return merge(call, [value.layout for value in _operands(arguments)], call.shape)
+
+
+def _known_pointwise(call: KnownCall, **arguments: Any) -> Known:
+    known = [a for a in arguments.values() if isinstance(a, Known)]
+    if all(k.nothing for k in known):
+        return Known.anything(call.shape)
+    values = {key: a.widened(call.dtype) if isinstance(a, Known) else a for key, a in arguments.items()}
+    varies = known[0].varies
+    for other in known[1:]:
+        varies = varies | other.varies
+    return Known.of(call.shape, run(call.target, values), varies)
+
+
+def run(target: Any, arguments: dict[str, Any]) -> Any:
+    """Call an op with its arguments by name, on the CPU; an in-place op works on a copy."""
+    named = {("self" if key == "input" else key): value for key, value in arguments.items()}
+    ordered = [named[argument.name] for argument in target._schema.arguments if not argument.kwarg_only]
+    keyword = {argument.name: named[argument.name] for argument in target._schema.arguments if argument.kwarg_only}
+    if "device" in keyword and keyword["device"] is not None:
+        keyword["device"] = torch.device("cpu")
+    if target._schema.is_mutable:
+        ordered = [a.clone() if isinstance(a, torch.Tensor) else a for a in ordered]
+    return target(*ordered, **keyword)
+
+
+POINTWISE.append(Rule(_pointwise, frozenset(), False, ("pointwise",), _known_pointwise))
+
+_UNTAGGED = (
+    "hardswish.default log_sigmoid.default rsub.Tensor absolute.default negative.default true_divide.Scalar "
+    "divide.Tensor divide.Scalar divide.Tensor_mode divide.Scalar_mode subtract.Tensor subtract.Scalar "
+    "masked_fill.Tensor floor_divide.default floor_divide.Scalar special_expit.default special_erf.default "
+    "greater.Tensor greater.Scalar less.Tensor less.Scalar __and__.Tensor __and__.Scalar __or__.Tensor __or__.Scalar"
+).split()
+"""Pointwise ops that PyTorch does not tag as such."""
+
+
+@rule(*(f"aten.{op}" for op in _UNTAGGED))
+def untagged(call: Call, **arguments: Any) -> Layout:
+    """Any number of operands of any broadcastable shapes."""
+    return _pointwise(call, **arguments)
+
+
+untagged.known(_known_pointwise)
+
+
+@rule("aten.copy.default")
+def copy(call: Call, input: Value, src: Value, non_blocking: bool = False) -> Layout:
+    """The values of `src` in the place of the input's."""
+    return merge(call, [input.layout, src.layout], call.shape)
+
+
+@copy.known
+def _known_copy(call: KnownCall, input: Known, src: Known, non_blocking: bool = False) -> Known:
+    lead = (1,) * (len(call.shape) - len(src.shape))
+    return src.map(lambda array: array.reshape(lead + tuple(array.shape)), call.shape)
+
+
+@rule("aten.fill.Scalar")
+def fill(call: Call, input: Value, value: float) -> Layout:
+    """One number everywhere."""
+    return input.layout
+
+
+@fill.known
+def _known_fill(call: KnownCall, input: Known, value: float) -> Known:
+    ones = [1] * len(call.shape)
+    return Known.of(call.shape, torch.full(ones, value, dtype=call.dtype), torch.zeros(ones, dtype=torch.bool))
+
+
+def _absorbing(a: Known, b: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Where a product is 0 because this factor is 0, whatever the other is."""
+    return ~a.varies & (a.widened(dtype) == 0)
+
+
+@rule("aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar")
+def multiply(call: Call, input: Value, other: Any) -> Layout:
+    """`input * other`, broadcast."""
+    return _pointwise(call, input=input, other=other)
+
+
+@multiply.known
+def _known_multiply(call: KnownCall, input: Known, other: Any) -> Known:
+    plain = _known_pointwise(call, input=input, other=other)
+    zero = torch.zeros((), dtype=torch.bool)
+    for factor in (input, other):
+        if isinstance(factor, Known):
+            zero = zero | _absorbing(factor, None, call.dtype)
+        elif factor == 0:
+            zero = ~zero
+    return Known(call.shape, torch.where(zero, torch.zeros((), dtype=plain.value.dtype), plain.value), plain.varies & ~zero)
+
+
+@rule("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther", "aten.where.Scalar")
+def where(call: Call, condition: Value, input: Any, other: Any) -> Layout:
+    """`condition ? input : other`, broadcast."""
+    return _pointwise(call, condition=condition, input=input, other=other)
+
+
+@where.known
+def _known_where(call: KnownCall, condition: Known, input: Any, other: Any) -> Known:
+    plain = _known_pointwise(call, condition=condition, input=input, other=other)
+    first, second = (
+        (side.widened(call.dtype), side.varies) if isinstance(side, Known) else (torch.tensor(side), torch.tensor(False))
+        for side in (input, other)
+    )
+    same = (first[0] == second[0]) & ~first[1] & ~second[1]
+    picked = ~condition.varies & torch.where(condition.value.bool(), ~first[1], ~second[1])
+    value = torch.where(same, first[0], plain.value)
+    return Known.of(call.shape, value, ~(same | picked))
+
+
+@rule(
+    "aten.to.dtype",
+    "aten.to.device",
+    "aten.to.dtype_layout",
+    "aten.to.other",
+    "aten._to_copy.default",
+    "aten.type_as.default",
+    "aten.float.default",
+)
+def cast(call: Call, input: Value, **_: Any) -> Layout:
+    """A move to another dtype or device: the same units."""
+    return input.layout
+
+
+@cast.known
+def _known_cast(call: KnownCall, input: Known, dtype: torch.dtype | None = None, **other: Any) -> Known:
+    like = other.get("other")
+    dtype = like.value.dtype if isinstance(like, Known) else dtype
+    if dtype is None or dtype.is_floating_point:
+        return input  # floating-point constants are followed in the precision of the pass
+    return Known.of(call.shape, input.value.to("cpu", dtype), input.varies)
+
+
+@rule(
+    "aten.clone.default",
+    "aten.contiguous.default",
+    "aten.detach.default",
+    "aten.alias.default",
+    "aten.lift_fresh_copy.default",
+    "aten.lift_fresh.default",
+    "aten.detach_.default",
+    "aten.requires_grad_.default",
+)
+def same(call: Call, input: Value, **_: Any) -> Layout:
+    """The same tensor again."""
+    return input.layout
+
+
+@same.known
+def _known_same(call: KnownCall, input: Known, **_: Any) -> Known:
+    return input
+
+
+@rule("aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default", "aten.feature_alpha_dropout.default")
+def dropout(call: Call, input: Value, p: float, train: bool) -> Layout:
+    """Pointwise; the identity in eval mode."""
+    return input.layout
+
+
+@dropout.known
+def _known_dropout(call: KnownCall, input: Known, p: float, train: bool) -> Known:
+    return Known.anything(call.shape) if train and p > 0 else input
+
+
+@rule("aten.prelu.default", "aten.rrelu.default")
+def prelu(call: Call, input: Value, weight: Any = None, **_: Any) -> Layout:
+    """x [b, c, ...], weight [c] or [1]."""
+    if not isinstance(weight, Value):
+        return input.layout
+    rank = input.layout.rank
+    placed = tuple(b.reshape([-1 if d == min(1, rank - 1) else 1 for d in range(rank)]) for b in weight.layout.blocks)
+    size = weight.shape[0] if weight.shape else 1
+    shape = tuple(size if d == min(1, rank - 1) else 1 for d in range(rank))
+    return merge(call, [input.layout, Layout(shape, placed)], call.shape)
+
+
+@prelu.known
+def _known_prelu(call: KnownCall, input: Known, weight: Any = None, **_: Any) -> Known:
+    if not isinstance(weight, Known) or input.nothing:
+        return Known.anything(call.shape)
+    rank = len(call.shape)
+    slope = weight.widened(call.dtype).reshape([-1 if d == min(1, rank - 1) else 1 for d in range(rank)])
+    value = input.widened(call.dtype)
+    return Known.of(call.shape, torch.where(value > 0, value, value * slope), input.varies | weight.varies.any())

@@ -1,0 +1,21 @@
+"""Where a model, its weights and its inputs come from on the command line."""
+
+from __future__ import annotations
+
+from surgery.sources.files import WeightsFile, read_tensors, read_weights
+from surgery.sources.input_specs import parse_input, parse_inputs
+from surgery.sources.models import LoadedModel, is_library_model, load_model
+from surgery.sources.weights import load_checkpoint_, load_weights_
+
+__all__ = [
+    "LoadedModel",
+    "WeightsFile",
+    "is_library_model",
+    "load_checkpoint_",
+    "load_model",
+    "load_weights_",
+    "parse_input",
+    "parse_inputs",
+    "read_tensors",
+    "read_weights",
+]

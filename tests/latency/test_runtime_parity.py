@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from surgery.errors import CheckError, InputError
+from surgery.inputs import Inputs
+from surgery.latency.cells import checked
+from surgery.latency.forms import output_tensors
+from surgery.latency.parity import Reference, check_parity, reference
+
+OUTPUT, FRESH = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+WANTED = Reference((OUTPUT,), (FRESH,))  # the spread is 2
+
+
+def compare(got: Any, wanted: Reference = WANTED) -> None:
+    check_parity(got, wanted, model="slim", runtime="onnxruntime")
+
+
+def test_a_difference_below_a_thousandth_of_the_spread_passes() -> None:
+    compare([OUTPUT + 1.9e-3])
+
+
+@pytest.mark.parametrize(
+    ("got", "what"),
+    [
+        ([OUTPUT + 2.2e-3], "output 0 is off by 1.1e-03 of its spread (1e-03 allowed)"),
+        ([OUTPUT, OUTPUT], "2 output tensors instead of 1"),
+        ([OUTPUT[0]], "output 0 has shape (2,) instead of (2, 2)"),
+        ([OUTPUT / torch.tensor([0.0, 1.0])], "output 0 has NaN or Inf in other places"),
+    ],
+)
+def test_a_mismatch_names_model_runtime_and_difference(got: list[Tensor], what: str) -> None:
+    with pytest.raises(CheckError) as caught:
+        compare(got)
+    assert caught.value.fact == f"onnxruntime does not compute what model 'slim' computes in eager mode: {what}"
+    assert "do not trust times of this model in onnxruntime" in caught.value.way_out
+
+
+def test_the_spread_counts_not_the_size() -> None:
+    large = Reference((OUTPUT + 1000,), (FRESH + 1000,))
+    compare([OUTPUT + 1000 + 1e-3], large)
+    with pytest.raises(CheckError, match=r"off by 1.5e-02 of its spread"):
+        compare([OUTPUT + 1000 + 0.03], large)
+
+
+def test_an_output_that_varies_less_than_its_rounding_noise_may_round() -> None:
+    flat = Reference((torch.full((4,), 1000.0),), (torch.full((4,), 1000.0001),))
+    compare([torch.full((4,), 1000.001)], flat)
+    with pytest.raises(CheckError):
+        compare([torch.full((4,), 1000.1)], flat)
+
+
+def test_without_fresh_outputs_the_spread_is_within_the_output() -> None:
+    compare([OUTPUT + 2.9e-3], Reference((OUTPUT,), ()))
+    with pytest.raises(CheckError):
+        compare([OUTPUT + 3.1e-3], Reference((OUTPUT,), ()))
+
+
+def test_integers_nan_and_empty_outputs() -> None:
+    labels = torch.tensor([1, 2, 3])
+    compare([labels], Reference((labels,), (labels,)))
+    with pytest.raises(CheckError):
+        compare([torch.tensor([1, 2, 2])], Reference((labels,), (labels,)))
+    hole = torch.tensor([1.0, float("nan")])
+    compare([hole], Reference((hole,), ()))
+    compare([torch.empty(0, 3)], Reference((torch.empty(0, 3),), ()))
+
+
+def test_the_reference_is_of_eval_mode_and_leaves_the_model_as_it_was() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)).train()
+    model[0].eval()
+    x = Inputs.of(torch.randn(2, 3))
+    got = reference(model, "masked", x, x.fresh(1))
+    torch.testing.assert_close(got.outputs[0], model[0](x.args[0]).detach())
+    assert [m.training for m in model.modules()] == [True, False, True]
+
+
+def test_a_model_that_refuses_the_inputs_is_named() -> None:
+    x = Inputs.of(torch.randn(2, 4))
+    with pytest.raises(InputError, match=r"model 'masked' refuses the inputs \(\(2, 4\)\): RuntimeError: mat1"):
+        reference(nn.Linear(3, 3), "masked", x, x)
+
+
+def test_a_model_without_a_tensor_output_is_refused() -> None:
+    class Silent(nn.Module):
+        def forward(self, x: Tensor) -> str:
+            return "done"
+
+    x = Inputs.of(torch.randn(2, 4))
+    with pytest.raises(InputError, match="model 'silent' returns no tensor"):
+        reference(Silent(), "silent", x, x)
+
+
+def test_outputs_of_every_shape_are_found() -> None:
+    @dataclass
+    class Output:
+        logits: Tensor
+        more: dict[str, Any]
+
+    a, b, c = torch.zeros(1), torch.ones(2), torch.full((3,), 2.0)
+    got = output_tensors((Output(a, {"b": b, "none": None}), [c.numpy(), "text"]))
+    assert [t.tolist() for t in got] == [[0.0], [1.0, 1.0], [2.0, 2.0, 2.0]]
+    assert np.shares_memory(got[2].numpy(), c.numpy())
+
+
+def test_a_model_that_writes_into_its_inputs_gets_them_back() -> None:
+    class Writer(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.add_(1)
+
+    model, x = Writer(), Inputs.of(torch.zeros(2, 3))
+    wanted = reference(model, "writer", x, x.fresh(0))
+    call = checked(lambda inputs: lambda: model(*inputs.args), x, wanted, "writer", "eager")
+    assert call.reset is not None
+    for _ in range(2):
+        call.reset()
+        torch.testing.assert_close(call.run(), torch.ones(2, 3))
+    assert not x.args[0].any()  # and the other models' inputs are not touched
+    polite = checked(lambda inputs: lambda: inputs.args[0] + 1, x, wanted, "polite", "eager")
+    assert polite.reset is None
+    with pytest.raises(CheckError, match="eager does not compute what model 'wrong'"):
+        checked(lambda inputs: lambda: inputs.args[0] + 2, x, replace(wanted, fresh=()), "wrong", "eager")
