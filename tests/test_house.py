@@ -22,7 +22,7 @@ FLOORS = (
     {"deciding"},
     {"cutting"},
     {"proof"},
-    {"checkpoints", "export", "latency", "report", "sources"},  # out
+    {"analyses", "checkpoints", "export", "latency", "plans", "report", "sources"},  # results, and out
     {"__init__", "__main__", "api", "cli", "demo"},  # doors
 )
 """The top-level modules of the package, from the lowest floor up: lower ones never import higher ones."""

@@ -65,9 +65,17 @@ class Program:
         file, _, rest = frames[-1].removeprefix('File "').partition('", line ')
         return f"{file.rsplit('/', 1)[-1]}:{rest.split(',')[0]}"
 
+    def _is_library(self, name: str) -> bool:
+        """Whether the op was called by one of torch's own modules."""
+        stack = self.by_name[name].meta.get("nn_module_stack") if name in self.by_name else None
+        kind = next(reversed(stack.values()))[1] if stack else ""
+        return str(kind if isinstance(kind, str) else getattr(kind, "__module__", "")).startswith("torch.nn.")
+
     def where(self, name: str) -> str:
-        """The op's place, for people: its module, or the line of code where it is the model's own."""
+        """The op's place, for people: its module, and the line of code where that is the model's own."""
         module, line = self.module_of(name), self.line_of(name)
+        if module and self._is_library(name):
+            return module
         return ", ".join(part for part in (module, line) if part) or name
 
 

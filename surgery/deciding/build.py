@@ -42,15 +42,15 @@ def build(
         columns: Channels whose consumers' columns `mask` has to zero as well, `[n_channels]`.
     """
     folds, carries = _writes(program, known, readings, decision)
-    producers, consumers = _sides(program, coupling)
-    gone = ~decision.alive
-    zeros = [*_zeros(coupling, producers, gone), *_zeros(coupling, consumers, gone & columns if columns is not None else gone & False)]
+    producers, _ = sides_of(program, coupling)
+    masked = ~decision.alive | _carrying(coupling, readings, decision)
+    zeros = zeros_of(program, coupling, masked, masked & columns if columns is not None else np.zeros_like(masked))
     resting = program.tensors if folds or carries else {}
     return kind(
         axes=tuple(_axis_cut(program, coupling, decision, axis) for axis in coupling.axes.values()),
         folds=tuple(folds),
         carries=tuple(carries),
-        zeros=tuple(zeros),
+        zeros=zeros,
         groups=tuple(_groups(coupling, readings, decision, producers)),
         reasons=tuple(decision.reasons),
         shapes={name: tuple(tensor.shape) for name, tensor in program.tensors.items()},
@@ -80,7 +80,7 @@ def _axis_cut(program: Program, coupling: Coupling, decision: Decision, axis: Ax
     )
 
 
-def _sides(program: Program, coupling: Coupling) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+def sides_of(program: Program, coupling: Coupling) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     """The dims of weights that hand channels out, and those that read them: each `(tensor, dim)`."""
     producers: dict[tuple[str, int], None] = {}
     consumers: dict[tuple[str, int], None] = {}
@@ -92,6 +92,21 @@ def _sides(program: Program, coupling: Coupling) -> tuple[list[tuple[str, int]],
         producers[name, rows] = None
         consumers[name, columns] = None
     return list(producers), list(consumers)
+
+
+def zeros_of(program: Program, coupling: Coupling, rows: Bools, columns: Bools) -> tuple[Zeros, ...]:
+    """What masking zeroes: the slices that write the channels `rows`, and those that read the channels `columns`."""
+    producers, consumers = sides_of(program, coupling)
+    return (*_zeros(coupling, producers, rows), *_zeros(coupling, consumers, columns))
+
+
+def _carrying(coupling: Coupling, readings: list[Reading], decision: Decision) -> Bools:
+    """Channels that stay to carry constants: they are zeroed like those that go, `[n_channels]`."""
+    found = np.zeros(coupling.n_channels, bool)
+    for index, carriers in decision.carriers.items():
+        for carrier in carriers:
+            found[readings[index].channels[carrier.conv_group, carrier.position]] = True
+    return found
 
 
 def _zeros(coupling: Coupling, sides: Iterable[tuple[str, int]], gone: Bools) -> list[Zeros]:
@@ -169,7 +184,7 @@ def _groups(
     zeroed = np.zeros(coupling.n_channels, bool)
     for channels, zero in rows.values():
         zeroed[channels[zero]] = True
-    stranded = zeroed & decision.alive
+    stranded = zeroed & decision.alive & ~_carrying(coupling, readings, decision)
     axes: dict[int, list[Axis]] = {}
     for axis in coupling.axes.values():
         for group in np.unique(coupling.group_of[coupling.channel_of[axis.ids]]):

@@ -187,6 +187,14 @@ class Cuts:
         reason = self.reasons[code] if code >= 0 else "dead: everything that reads it sees a zero column or a constant"
         return f"{parameter}[{index}] (dim {dim}) {verdict}: {reason}"
 
+    def explain_group(self, group: GroupCut) -> str:
+        """Why a group's channels stay, in one line: the most frequent reason."""
+        tensor, _, dim = group.axes[0].rpartition(":")
+        axis = self.axis(tensor, int(dim))
+        codes, counts = np.unique(np.asarray(axis.why, np.int64), return_counts=True)
+        code = int(codes[counts.argmax()])
+        return f"{group.name}: {self.reasons[code]}" if code >= 0 else f"{group.name}: dead"
+
     def to_json(self) -> str:
         """The plan as JSON text."""
         return msgspec.json.encode(self).decode()

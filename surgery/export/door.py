@@ -84,7 +84,7 @@ def _prepare(model: nn.Module, inputs: Inputs, target: Target, dynamic_shapes: A
     copied = eval_copy(model)
     if target.cpu_only:
         copied, inputs = copied.to("cpu"), inputs.to("cpu")
-    flat = FlatModel(copied, inputs).eval()
+    flat = FlatModel(copied, inputs)
     shapes = None if dynamic_shapes is None else flat_shapes(dynamic_shapes, flat.input_paths)
     with KeptState(copied) as state:
         try:

@@ -56,6 +56,7 @@ class FlatModel(nn.Module):
         signature = inspect.Signature([inspect.Parameter(name, kind) for name in self.input_names])
         forward.__signature__ = signature  # type: ignore[attr-defined]
         self.forward = forward
+        self.train(model.training)
 
     def learn_outputs_(self, output: Any) -> None:
         """Name the output tensors from what the model itself returned.

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections import namedtuple
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -14,7 +14,11 @@ from surgery.inputs import Inputs
 from tests.export.models import Counter, Nested, Scaled
 
 X = torch.randn(2, 4)
-Pair = namedtuple("Pair", ["first", "second"])
+
+
+class Pair(NamedTuple):
+    first: Tensor
+    second: Tensor
 
 
 class Many(nn.Module):

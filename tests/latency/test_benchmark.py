@@ -7,7 +7,6 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,52 +66,37 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def models() -> dict[str, nn.Module]:
+def test_every_runtime_times_every_model_and_leaves_it_as_it_was() -> None:
     masked = Net(8).train()
     prune.ln_structured(masked.a, "weight", 0.5, n=2, dim=0)
-    return {"masked": masked, "slim": Net(4)}
-
-
-@pytest.fixture(scope="module")
-def measured(models: dict[str, nn.Module]) -> Benchmark:
+    models, x = {"masked": masked, "slim": Net(4)}, torch.randn(2, 3, 6, 6)
     kwargs = {"scale": torch.full((2, 1, 1, 1), 0.5), "negate": True}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "WARMUP_SECONDS", 0.01)
-        x, onnx = torch.randn(2, 3, 6, 6), "onnxruntime"
-        several = benchmark(models, x, kwargs, runtimes=("eager", "torchscript"), batch_sizes=(1, 3), **BRIEF)
-        given = benchmark(models, x, kwargs, runtimes=onnx, **BRIEF)
-    return replace(several, cells=several.cells + given.cells)
+    several = benchmark(models, x, kwargs, runtimes=("eager", "torchscript"), batch_sizes=(1, 3), **BRIEF)
+    given = benchmark(models, x, kwargs, runtimes="onnxruntime", **BRIEF)
 
-
-def test_every_runtime_times_every_model_at_every_batch_size(measured: Benchmark) -> None:
-    places = [(c.runtime, c.threads, c.device, c.batch) for c in measured.cells]
+    cells = several.cells + given.cells
+    places = [(c.runtime, c.threads, c.device, c.batch) for c in cells]
     two = [(r, 1, "cpu", b) for r in ("eager", "torchscript") for b in (1, 3)]
     assert places == [*two, ("onnxruntime", 1, "cpu", 2)]
-    for cell in measured.cells:
+    for cell in cells:
+        assert cell.notes == ()
         assert [row.model for row in cell.rows] == ["masked", "slim"]
         for row in cell.rows:
             assert row.failure == ""
             assert len(row.latency_ms) == len(row.cpu_ms) == len(cell.rows[0].latency_ms) >= 6
             assert min(row.latency_ms) > 0
-        assert cell.notes == ()
-    assert measured.machine.torch == torch.__version__
-    assert measured.notes == ()
-    assert (measured.settings.min_pairs, measured.settings.batch_sizes) == (6, (1, 3))
+    assert several.machine.torch == torch.__version__
+    assert several.notes == ()
+    assert (several.settings.min_pairs, several.settings.batch_sizes) == (6, (1, 3))
 
+    assert Benchmark.from_json(several.to_json()) == several
+    assert several.table().count("masked") >= 4
+    assert given.ratio("masked", "slim", runtime="onnxruntime").n >= 6
 
-def test_a_real_benchmark_prints_and_survives_json(measured: Benchmark) -> None:
-    assert Benchmark.from_json(measured.to_json()) == measured
-    assert measured.table().count("masked") >= 5
-    assert measured.ratio("masked", "slim", runtime="onnxruntime").n >= 6
-
-
-def test_the_models_are_left_as_they_were(models: dict[str, nn.Module], measured: Benchmark) -> None:
-    masked = models["masked"]
     assert all(module.training for module in masked.modules())
     assert prune.is_pruned(masked)
     assert masked.a.weight_orig.requires_grad
-    assert masked.a.weight.grad_fn is not None  # still the one of the last forward before
+    assert masked.a.weight.grad_fn is not None  # no forward has replaced it
     assert masked.norm.num_batches_tracked == 0
 
 

@@ -98,24 +98,16 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module")
-def sent(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Tensor, Tensor]]:
-    """Per model: its own output, and the output of what another process received."""
-    folder, x = tmp_path_factory.mktemp("sent"), torch.randn(3, 4)
-    torch.save(x, folder / "x.pt")
-    wanted = {}
+def test_every_kind_of_model_computes_the_same_in_another_process(tmp_path: Path) -> None:
+    x, wanted = torch.randn(3, 4), {}
+    torch.save(x, tmp_path / "x.pt")
     for name, make in MODELS.items():
         model = make()
-        send(model, folder / f"{name}.model")
+        send(model, tmp_path / f"{name}.model")
         wanted[name] = model(x).detach()
     sys.modules.pop("a_module_without_a_file")
-    subprocess.run([sys.executable, "-P", "-c", CHILD, str(folder)], env=environment(1), check=True, timeout=120)
-    return {name: (wanted[name], torch.load(folder / f"{name}.out")) for name in MODELS}
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_a_model_computes_the_same_in_another_process(name: str, sent: dict[str, tuple[Tensor, Tensor]]) -> None:
-    wanted, got = sent[name]
+    subprocess.run([sys.executable, "-P", "-c", CHILD, str(tmp_path)], env=environment(1), check=True, timeout=120)
+    got = {name: torch.load(tmp_path / f"{name}.out") for name in MODELS}
     torch.testing.assert_close(got, wanted, rtol=0, atol=0)
 
 

@@ -52,11 +52,11 @@ def test_nan_and_inf_are_named() -> None:
     with torch.no_grad():
         model[0].weight[0, :2] = torch.nan
         model[0].weight[1, 0] = -torch.inf
-        model[1].running_var[1] = torch.inf
+        model[1].running_var[1:] = torch.inf
     with pytest.raises(InputError) as caught:
         check_finite(model)
     assert str(caught.value) == (
-        "2 tensors hold NaN or Inf: 0.weight (2 NaN, 1 Inf), 1.running_var (1 Inf)\n"
+        "2 tensors hold NaN or Inf: 0.weight (2 NaN, 1 Inf), 1.running_var (2 Inf)\n"
         "  -> take a checkpoint from before the training diverged: no function can be kept that is not a number"
     )
 

@@ -125,6 +125,6 @@ def test_shared_memory_counts_once() -> None:
 
 def test_parts_of_one_storage_are_counted_one_by_one() -> None:
     flat = torch.zeros(10)
-    model = nn.ParameterList([nn.Parameter(flat[:4]), nn.Parameter(flat[4:])])
+    model = nn.ParameterList([nn.Parameter(flat[:5]), nn.Parameter(flat[5:])])
     assert count_params(model) == 10
     assert count_params(model.to("meta")) == 10

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from surgery.proof.float64 import float64_run
 from surgery.proof.twin import float64_copy, meta_copy
 
+THREE = torch.full((2, 3), 3.0, dtype=torch.float32)
+
 NARROWING: dict[str, Callable[[Tensor], Tensor]] = {
     "float": lambda x: x.float(),
     "to": lambda x: x.to(torch.float32),
@@ -23,6 +25,8 @@ NARROWING: dict[str, Callable[[Tensor], Tensor]] = {
     "factory": lambda x: x + torch.full((1,), 1 / 3, dtype=torch.float32),
     "default": lambda x: x + torch.ones(1) / 3,
     "new tensor": lambda x: x + torch.tensor([1.0, 3.0, 7.0], dtype=torch.float32).reciprocal(),
+    "default value": lambda x: x + torch.full((1,), 1 / 3),
+    "in a list": lambda x: x + torch._foreach_reciprocal([THREE])[0],
     "concatenated": lambda x: torch.cat([x, torch.ones(1, 3, dtype=torch.float32) / 3]),
     "filled": lambda x: torch.empty(2, 3, dtype=torch.float32).copy_(x),
     "complex": lambda x: torch.view_as_real(torch.polar(x.float().abs(), x.float()).to(torch.complex64)),
@@ -41,6 +45,8 @@ def test_narrowing_code_computes_in_float64(name: str) -> None:
             "sum": x.sum(-1),
             "factory": x + third,
             "default": x + third,
+            "default value": x + third,
+            "in a list": x + third,
             "new tensor": x + torch.tensor([1.0, 3.0, 7.0], dtype=torch.float64).reciprocal(),
             "concatenated": torch.cat([x, third.expand(1, 3)]),
             "complex": torch.view_as_real(torch.polar(x.abs(), x)),
@@ -89,8 +95,9 @@ class Holder(nn.Module):
         return y
 
 
-def test_a_float64_copy_converts_every_tensor_and_leaves_the_model_alone() -> None:
-    model = Holder()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_float64_copy_converts_every_tensor_and_leaves_the_model_alone(dtype: torch.dtype) -> None:
+    model = Holder().to(dtype)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     copied = float64_copy(model)
     assert {t.dtype for t in (*copied.parameters(), copied.mean, copied.plain, copied.listed[0])} == {torch.float64}
@@ -103,7 +110,7 @@ def test_a_float64_copy_converts_every_tensor_and_leaves_the_model_alone() -> No
             tensor.add_(1)
     torch.testing.assert_close(model.state_dict(), before)
     torch.testing.assert_close(model.plain, torch.full((3,), 0.5))
-    assert model.linear.weight.dtype == torch.float32
+    assert model.linear.weight.dtype == dtype
 
 
 def test_a_meta_copy_has_shapes_and_no_storage() -> None:
@@ -114,3 +121,10 @@ def test_a_meta_copy_has_shapes_and_no_storage() -> None:
     assert copied.linear.weight.dtype == torch.float16
     assert copied(torch.empty(2, 3, dtype=torch.float16, device="meta")).shape == (2, 3)
     assert not any(tensor.is_meta for tensor in model.parameters())
+
+
+def test_a_write_into_a_narrow_tensor_reaches_it() -> None:
+    held = torch.zeros(2, dtype=torch.float32)
+    with torch.no_grad(), float64_run():
+        held.add_(torch.ones(2))
+    assert held.tolist() == [1, 1]

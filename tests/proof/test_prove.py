@@ -294,6 +294,8 @@ def test_a_flip_that_only_rounding_makes_is_a_note() -> None:
     assert "in float64 4 of 4 values of output[1]" in (proved(Flip(None), Flip(torch.float64), x).failure or "")
     alone = prove(Flip(None), Flip(torch.float32), Inputs.of(x))
     assert "in float32 4 of 4 values of output[1]" in (alone.failure or "")
+    half = prove(Flip(None), Flip(torch.float32), Inputs.of(x), masked64=float64_copy(Flip(None)))
+    assert "in float32 4 of 4 values of output[1]" in (half.failure or "")
 
 
 def test_an_output_that_does_not_depend_on_the_input_is_divided_by_its_size_and_said() -> None:
@@ -491,7 +493,10 @@ def test_state_that_a_forward_changes_starts_each_run_anew_and_is_brought_back()
     net = Stateful()
     net.a.train(False)
     other = copy.deepcopy(net)
-    assert proved(net, other, X).passed
+    proof = proved(net, other, X)
+    assert proof.passed
+    assert proof.noise is not None
+    assert proof.noise < 1e-5  # the float64 copies start each run anew, too
     for module in (net, other):
         assert module.calls == 0
         assert module.last is None
@@ -598,3 +603,25 @@ def test_an_output_that_is_the_models_own_buffer_is_recorded_as_it_was() -> None
     assert proof.spread is not None
     assert proof.spread > 0
     torch.testing.assert_close(net.total, torch.zeros(4))
+
+
+def test_casts_to_float32_inside_the_model_do_not_show_in_float64() -> None:
+    class Casts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(4, 64)
+            self.b = nn.Linear(64, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(self.a(x).relu().float(), self.b.weight.float()).to(x.dtype)
+
+    net = Casts()
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        for tensor in (other.a.weight, other.a.bias):
+            tensor.copy_(tensor.flip(0))
+        other.b.weight.copy_(other.b.weight.flip(1))
+    proof = proved(net, other, torch.randn(2, 4))
+    assert proof.passed, proof
+    assert proof.max_rel_error_float64 is not None
+    assert proof.max_rel_error_float64 < 1e-12

@@ -58,3 +58,8 @@ def test_the_first_candidate_that_is_accepted_is_used_or_the_first_refusal_told(
 def test_two_fresh_calls_differ() -> None:
     one, two = (next(iter(attempt.candidates)) for attempt in same_shape(Inputs.of(torch.randn(1, 3))))
     assert not torch.equal(one.tensors()[0], two.tensors()[0])
+
+
+def test_an_example_of_batch_three_gets_fresh_values_in_three() -> None:
+    assert [attempt.name for attempt in batches(Inputs.of(torch.randn(3, 4)))] == ["batch 1", "batch 3"]
+    assert [attempt.name for attempt in batches(Inputs.of(torch.randn(1, 4)))] == ["batch 3"]

@@ -1,0 +1,79 @@
+"""What an operation hands over: the slim model, its plan, its proof, and a report for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from surgery.plans import Plan
+from surgery.proof.prove import Proof
+
+GROUPS_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Result:
+    """A slim model and everything that is to be said of it.
+
+    Attributes:
+        model: The slim model: the user's own class with smaller tensors.
+        plan: What was cut.
+        proof: Masked against slim; None with `prove=False`.
+        params_before, params_after: Elements of the parameters, shared ones counted once.
+        macs_before, macs_after: Multiply-accumulates of one call on the example inputs.
+        notes: What else the reader should know.
+    """
+
+    model: nn.Module
+    plan: Plan
+    proof: Proof | None
+    params_before: int
+    params_after: int
+    macs_before: int
+    macs_after: int
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [
+            f"parameters {self.params_before:,} -> {self.params_after:,} ({_less(self.params_before, self.params_after)})",
+            f"macs       {self.macs_before:,} -> {self.macs_after:,} ({_less(self.macs_before, self.macs_after)})",
+            *self._groups(),
+            *self._stranded(),
+            *(f"note: {note}" for note in self.notes),
+            str(self.proof) if self.proof is not None else "not proven (prove=False)",
+        ]
+        return "\n".join(lines)
+
+    def _groups(self) -> list[str]:
+        cut = [group for group in self.plan.groups if group.removed]
+        if not cut:
+            return ["nothing was removed: no channel is dead", *self._alive()]
+        lines = [str(self.plan).splitlines()[0].removeprefix("plan: ")]
+        lines += [f"  {g.name}: {g.channels} -> {g.channels - g.removed}" for g in cut[:GROUPS_SHOWN]]
+        lines += [f"  ... and {len(cut) - GROUPS_SHOWN} more groups"] if len(cut) > GROUPS_SHOWN else []
+        folds, carriers = len(self.plan.folds), len(self.plan.carries)
+        if folds or carriers:
+            lines.append(f"  {folds} biases take up removed constants; {carriers} channels were kept to carry them over borders")
+        return lines
+
+    def _alive(self) -> list[str]:
+        """Why the largest groups stay, when nothing goes."""
+        largest = sorted(self.plan.groups, key=lambda group: -group.channels)[:3]
+        return [f"  {self.plan.explain_group(group)}" for group in largest]
+
+    def _stranded(self) -> list[str]:
+        lines = []
+        for group in self.plan.groups:
+            if not group.stranded:
+                continue
+            lines.append(f"  stranded: {group.stranded} zeroed channels of {group.name} stay")
+            lines += [f"    {count}: {why}" for why, count in group.blockers[:3]]
+            if group.keep_alive:
+                keepers = ", ".join(f"{name} ({count})" for name, count in group.keep_alive[:4])
+                lines.append(f"    written by {keepers}")
+        return lines
+
+
+def _less(before: int, after: int) -> str:
+    return f"-{100 * (1 - after / before):.1f} %" if before else "none"

@@ -1,0 +1,212 @@
+"""`surgery.shrink`: remove what is dead, exactly, and prove it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from surgery.cutting.cut import cut_
+from surgery.cutting.operate import Kept, Operation, operate
+from surgery.coupling import Bools
+from surgery.deciding.study import Study
+from surgery.errors import CheckError, InputError
+from surgery.inputs import Example, Inputs
+from surgery.masks import (
+    apply_keep_masks_,
+    bake,
+    bake_,
+    check_finite,
+    count_subnormals,
+    find_coats,
+    flush_subnormals_,
+)
+from surgery.plans import Plan
+from surgery.progress import stage
+from surgery.proof.prove import FLOAT64_LIMIT_BYTES, Proof
+from surgery.proof.cost import cost, size_bytes
+from surgery.proof.prove import prove as compare
+from surgery.proof.twin import float64_copy
+from surgery.results import Result
+
+
+def shrink(
+    model: nn.Module,
+    example_inputs: Example,
+    example_kwargs: Mapping[str, Any] | None = None,
+    *,
+    keep_masks: Mapping[str, Tensor] | None = None,
+    tolerance: float = 0.0,
+    flush_subnormals: bool = False,
+    round_to: int = 1,
+    inplace: bool = False,
+    prove: bool = True,
+) -> Result:
+    """Remove every channel that is dead, fold what constants still add, and prove that the function is the same.
+
+    Args:
+        model: A module with zeros in it, in any of the masks' coats. It is not modified unless `inplace`.
+        example_inputs: A tensor, or a tuple of the positional inputs.
+        example_kwargs: Keyword inputs.
+        keep_masks: True stays; by parameter name (full shape, or one entry per row) or module name.
+        tolerance: Weights up to this magnitude are set to zero first. That changes the function: the proof is then
+            against the model with those values zeroed, and the distance to the original is reported.
+        flush_subnormals: Set subnormal weights to zero first (they make kernels very slow).
+        round_to: Keep dead channels back until each group's width is a multiple of this; exact, and often faster.
+        inplace: Cut the given model itself.
+        prove: Compare masked and slim on fresh inputs, in float64 and in the model's own precision.
+
+    Returns:
+        The slim model with its plan, proof and costs. With nothing dead, a copy of the model, and the reason.
+
+    Raises:
+        CaptureError: The model refused the inputs or cannot be captured.
+        InputError: NaN or infinite weights, no parameters, unusable masks or options.
+        CheckError: The proof fails even with nothing removed.
+    """
+    inputs = Inputs.of(example_inputs, example_kwargs)
+    _check_options(tolerance, round_to)
+    check_finite(model)
+    with stage("reading masks"):
+        masked, notes = _masked(model, keep_masks, tolerance, flush_subnormals, inplace, inputs)
+    with stage("analysing"):
+        study = Study.of(masked, inputs)
+    result = carried_out(study, prove=prove, round_to=round_to, notes=notes)
+    if not inplace:
+        return result
+    own = cut_(result.plan.mask_(masked), result.plan) if not result.plan.empty else masked
+    return replace(result, model=own)
+
+
+def carried_out(
+    study: Study,
+    *,
+    prove: bool,
+    round_to: int,
+    notes: Sequence[str] = (),
+    allowed: Bools | None = None,
+    columns: Bools | None = None,
+) -> Result:
+    """Cut what is dead in a study's model and prove it; offending groups are put back and named."""
+    kept: Kept = []
+    said = list(notes)
+    while True:
+        with stage("cutting"):
+            done = operate(study, Plan, allowed=allowed, columns=columns, round_to=round_to, kept=kept)
+        proof = None
+        if prove:
+            with stage("proving"):
+                proof = _proof(study, done)
+            if not proof.passed:
+                if done.cuts.empty:
+                    raise CheckError(
+                        f"the model disagrees with its own copy: {proof.failure}",
+                        "the model is not a function of its inputs in eval mode; nothing was changed",
+                    )
+                with stage("finding the group that disagrees"):
+                    name = _put_back(study, done, kept, round_to, allowed)
+                said.append(f"{name} was put back: without it the proof passes, with it {proof.failure}")
+                continue
+        before, after = cost(study.model, study.inputs), cost(done.slim, study.inputs)
+        return Result(
+            model=done.slim,
+            plan=done.cuts,
+            proof=proof,
+            params_before=before.params,
+            params_after=after.params,
+            macs_before=before.macs,
+            macs_after=after.macs,
+            notes=tuple(said),
+        )
+
+
+def _check_options(tolerance: float, round_to: int) -> None:
+    if not tolerance >= 0:
+        raise InputError(f"tolerance is {tolerance}", "give an absolute magnitude of at least 0")
+    if not isinstance(round_to, int) or round_to < 1:
+        raise InputError(f"round_to is {round_to}", "give a whole number of channels, at least 1")
+
+
+def _masked(
+    model: nn.Module,
+    keep_masks: Mapping[str, Tensor] | None,
+    tolerance: float,
+    flush_subnormals: bool,
+    inplace: bool,
+    inputs: Inputs,
+) -> tuple[nn.Module, list[str]]:
+    """The model with plain zeros, and what was found on the way."""
+    coats = find_coats(model)
+    if inplace:
+        bake_(model)
+    masked = model if inplace else bake(model)
+    notes = [f"baked: {coats}"] if coats else []
+    if keep_masks:
+        apply_keep_masks_(masked, keep_masks)
+    subnormal = count_subnormals(masked)
+    if subnormal and flush_subnormals:
+        flush_subnormals_(masked)
+        notes.append(f"{sum(subnormal.values())} subnormal weights were set to zero")
+    elif subnormal:
+        notes.append(
+            f"{sum(subnormal.values())} subnormal weights in {', '.join(list(subnormal)[:3])} slow kernels down and are "
+            "not zeros; flush_subnormals=True sets them to zero"
+        )
+    if tolerance > 0:
+        notes.append(_flattened(masked, tolerance, inputs))
+    return masked, notes
+
+
+def _flattened(masked: nn.Module, tolerance: float, inputs: Inputs) -> str:
+    """Zero what is within the tolerance; say how much, and how far that moves the outputs."""
+    original = copy.deepcopy(masked)
+    count = 0
+    with torch.no_grad():
+        for name, parameter in masked.named_parameters():
+            if name.rpartition(".")[2].startswith("weight") or parameter.dim() > 1:
+                small = (parameter.abs() <= tolerance) & (parameter != 0)
+                count += int(small.sum())
+                parameter.masked_fill_(small, 0)
+    moved = compare(original, masked, inputs)
+    distance = f"{moved.max_rel_error:.1e}" if moved.max_rel_error is not None else "unknown"
+    return (
+        f"tolerance {tolerance:g} set {count} weights to zero; the outputs moved by {distance} of their spread. "
+        "The proof is against the model with those weights zeroed"
+    )
+
+
+def _proof(study: Study, done: Operation[Plan]) -> Proof:
+    masked = study.model
+    if size_bytes(masked) * 8 // max(torch.finfo(study.dtype).bits // 8, 1) > FLOAT64_LIMIT_BYTES:
+        return compare(masked, done.slim, study.inputs)
+    wide = float64_copy(masked)
+    slim64 = cut_(copy.deepcopy(wide), done.cuts)
+    return compare(masked, done.slim, study.inputs, masked64=wide, slim64=slim64)
+
+
+def _put_back(study: Study, done: Operation[Plan], kept: Kept, round_to: int, allowed: Bools | None) -> str:
+    """Find by bisection a group without which fewer errors are left; keep its channels, and name it."""
+    coupling = study.coupling
+    gone = np.flatnonzero(~done.alive & ~coupling.virtual)
+    suspects = np.unique(coupling.group_of[gone])
+
+    def passes(cut: np.ndarray) -> bool:  # type: ignore[type-arg]
+        may = np.isin(coupling.group_of, cut) & ~done.alive
+        trial = operate(study, Plan, allowed=may if allowed is None else may & allowed, round_to=round_to, kept=kept)
+        return _proof(study, trial).passed
+
+    low, high = 0, suspects.size  # suspects[:low] passes, suspects[:high] fails
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if passes(suspects[:middle]) else (low, middle)
+    offender = suspects[high - 1]
+    channels = gone[coupling.group_of[gone] == offender]
+    axes = [str(axis) for axis in coupling.axes.values() if np.isin(coupling.channel_of[axis.ids], channels).any()]
+    name = axes[0] if axes else f"group {offender}"
+    kept.append((channels, "put back: the proof failed with it removed"))
+    return name
