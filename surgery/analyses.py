@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from surgery.deciding.build import build, unused
+from surgery.coupling import STRUCTURAL
+from surgery.deciding.build import build
 from surgery.deciding.cuts import GroupCut
 from surgery.deciding.dead import decide
 from surgery.deciding.study import Study
@@ -138,7 +139,7 @@ def report(study: Study, plan: Plan | None) -> Analysis:
     free = coupling.pin_of < 0
     groups = []
     for group in _groups(study):
-        inside = (coupling.group_of == group[0]) & ~coupling.virtual
+        inside = (coupling.group_of == group[0]) & coupling.reported
         groups.append(Group(group[1], group[2], int(inside.sum()), int((inside & free).sum()), None))
     if plan is not None:
         dead = {cut.axes: cut.removed for cut in plan.groups}
@@ -150,7 +151,7 @@ def report(study: Study, plan: Plan | None) -> Analysis:
         dead=None if plan is None else plan.removed_channels,
         stranded=None if plan is None else tuple(group for group in plan.groups if group.stranded),
         removable_share=_removable_share(study),
-        unused=unused(program),
+        unused=program.unused,
         plan=plan,
     )
 
@@ -162,10 +163,11 @@ def _groups(study: Study) -> list[tuple[int, str, tuple[str, ...]]]:
     for axis in coupling.axes.values():
         for group in np.unique(coupling.group_of[coupling.channel_of[axis.ids]]):
             axes.setdefault(int(group), []).append(axis)
+    reported = set(coupling.group_of[coupling.reported].tolist())
     return [
         (group, lived_on[0].name, tuple(str(axis) for axis in lived_on))
         for group, lived_on in axes.items()
-        if not all(axis.dim >= 2 for axis in lived_on)
+        if group in reported
     ]
 
 
@@ -175,7 +177,7 @@ def _pinned(study: Study) -> list[Pinned]:
     found: dict[tuple[str, str], int] = {}
     for index in np.flatnonzero(counts):
         pin = coupling.pins[index]
-        if pin.reason == "a convolution's kernel":
+        if pin.reason in STRUCTURAL:
             continue
         key = (pin.reason, program.where(pin.node))
         found[key] = found.get(key, 0) + int(counts[index])

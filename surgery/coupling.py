@@ -36,6 +36,12 @@ class Axis:
         return f"{self.name}:{self.dim}"
 
 
+KERNEL = "a convolution's kernel"
+UNUSED = "the model does not read it in this forward"
+STRUCTURAL = (KERNEL, UNUSED)
+"""Reasons of pins on dims that nobody would call channels; reports leave them out."""
+
+
 @dataclass(frozen=True)
 class Pin:
     """Units that must stay, and why."""
@@ -167,6 +173,12 @@ class Coupling:
         # channels on the same axes but consumed side by side (the halves of a chunk) come apart where only one is tied
         _, groups = np.unique(signature, return_inverse=True)
         return groups.astype(np.int64)
+
+    @cached_property
+    def reported(self) -> Bools:
+        """Channels that are worth a person's time: on some parameter's axis, and no mere extent, `[n_channels]`."""
+        structural = np.array([pin.reason in STRUCTURAL for pin in self.pins] + [False])
+        return ~self.virtual & ~structural[self.pin_of]
 
     @cached_property
     def virtual(self) -> Bools:

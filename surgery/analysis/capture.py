@@ -46,6 +46,12 @@ class Program:
         """The nodes by name."""
         return {node.name: node for node in self.nodes}
 
+    @cached_property
+    def unused(self) -> tuple[str, ...]:
+        """Tensors that the captured forward never reads."""
+        read = {self.parameters[n.name] for n in self.nodes if n.name in self.parameters and n.users}
+        return tuple(name for name, tensor in self.tensors.items() if name not in read and tensor.dim() > 0)
+
     def module_of(self, name: str) -> str:
         """Path of the module whose forward called the op (`""` is the model itself)."""
         stack = self.by_name[name].meta.get("nn_module_stack") if name in self.by_name else None

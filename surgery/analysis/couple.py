@@ -11,7 +11,7 @@ from torch import fx
 import surgery.rules  # noqa: F401  # fills the rule table
 from surgery.analysis.capture import Program, shapes_of, written_argument
 from surgery.calls import Call, Value
-from surgery.coupling import Axis, Coupling, Ledger, Pin, Uniform
+from surgery.coupling import UNUSED, Axis, Coupling, Ledger, Pin, Uniform
 from surgery.layout import Ids, Layout, covered, on_dim
 from surgery.registry import Rule, arguments, find_rule
 
@@ -69,9 +69,10 @@ def _placeholder(
         layout = parameters[name]
     else:
         layout = parameters[name] = place(name, shapes[0], ledger)
-        if name in program.mutated:
+        reason = f"{name} is written in forward" if name in program.mutated else UNUSED
+        if name in program.mutated or name in program.unused:
             for block in layout.blocks:
-                ledger.pins.append(Pin(block.ravel(), f"{name} is written in forward", node.name))
+                ledger.pins.append(Pin(block.ravel(), reason, node.name))
     ledger.layouts[node.name] = layout
     return Value(node.name, layout, name)
 

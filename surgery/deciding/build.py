@@ -21,7 +21,6 @@ from surgery.rules.convolution import oriented
 
 C = TypeVar("C", bound=Cuts)
 
-KERNEL = "a convolution's kernel"
 
 
 def build(
@@ -55,14 +54,8 @@ def build(
         reasons=tuple(decision.reasons),
         shapes={name: tuple(tensor.shape) for name, tensor in program.tensors.items()},
         checksums={name: checksum(tensor) for name, tensor in resting.items()},
-        unused=unused(program),
+        unused=program.unused,
     )
-
-
-def unused(program: Program) -> tuple[str, ...]:
-    """Tensors that the captured forward never reads."""
-    read = {program.parameters[n.name] for n in program.nodes if n.name in program.parameters and n.users}
-    return tuple(name for name, t in program.tensors.items() if name not in read and t.dim() > 0)
 
 
 def _axis_cut(program: Program, coupling: Coupling, decision: Decision, axis: Axis) -> AxisCut:
@@ -178,7 +171,7 @@ def _groups(
 ) -> list[GroupCut]:
     """Every group of channels, for people; kernels and the like are left out."""
     n_groups = int(coupling.group_of.max(initial=-1)) + 1
-    members = np.bincount(coupling.group_of[~coupling.virtual], minlength=n_groups)
+    members = np.bincount(coupling.group_of[coupling.reported], minlength=n_groups)
     removed = np.bincount(coupling.group_of[~decision.alive & ~coupling.virtual], minlength=n_groups)
     rows = zero_rows(coupling, readings)
     zeroed = np.zeros(coupling.n_channels, bool)
@@ -192,7 +185,7 @@ def _groups(
     order = {key: index for index, key in enumerate(producers)}
     made = []
     for group, lived_on in axes.items():
-        if all(axis.dim >= 2 for axis in lived_on) or members[group] == 0:
+        if members[group] == 0:
             continue
         inside = coupling.group_of == group
         here = stranded & inside

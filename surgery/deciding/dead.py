@@ -181,16 +181,17 @@ def needs_fold(reading: Reading, alive: Bools) -> Bools:
 def _carry(case: Case, decision: Decision) -> bool:
     """Choose a carrier for every border that removed constants meet; True if a channel had to be kept for it."""
     decision.carriers.clear()
+    kept = False
     for index, reading in enumerate(case.readings):
         if not reading.use.borders:
             continue
         folded = needs_fold(reading, decision.alive)
         for conv_group in np.flatnonzero(folded.any(1)):
             changed, carrier = _carrier(case, decision, index, int(conv_group), folded[conv_group])
-            if changed:
-                return True
-            decision.carriers.setdefault(index, []).append(Carrier(int(conv_group), carrier))
-    return False
+            kept |= changed
+            if carrier >= 0:
+                decision.carriers.setdefault(index, []).append(Carrier(int(conv_group), carrier))
+    return kept
 
 
 def _carrier(case: Case, decision: Decision, index: int, conv_group: int, folded: Bools) -> tuple[bool, int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from surgery.calls import Call, KnownCall, Value
-from surgery.coupling import Orientation
+from surgery.coupling import KERNEL, Orientation
 from surgery.known import Known
 from surgery.layout import Ids, Layout
 from surgery.registry import rule
@@ -48,7 +48,7 @@ def _convolve(
     layout, ids = call.channels(input, dim)
     call.only(Value(input.node, layout), [dim, 0] if batched else [dim], f"{call.name} slides over it")
     outer = tuple(b for b in layout.blocks if batched and b.shape[0] > 1)
-    w = call.only(weight, [0, 1], "a convolution's kernel")
+    w = call.only(weight, [0, 1], KERNEL)
     w = _apart(call, w)
     rows, columns = _axis(w, 0), _axis(w, 1)
     bias_ids = _axis(bias.layout, 0) if bias is not None else None

@@ -14,7 +14,7 @@ from surgery.registry import rule
 from surgery.rules.movement import moved
 
 
-def _bounds(size: int, start: int | None, end: int | None) -> tuple[int, int]:
+def bounds(size: int, start: int | None, end: int | None) -> tuple[int, int]:
     first = 0 if start is None else max(start + size, 0) if start < 0 else min(start, size)
     last = size if end is None else max(end + size, 0) if end < 0 else min(end, size)
     return first, max(first, last)
@@ -27,7 +27,7 @@ def slice_(
     """`x[start:end:step]` along a dim: its bounds are sizes that the code knows."""
     dim %= input.layout.rank
     size = input.shape[dim]
-    first, last = _bounds(size, start, end)
+    first, last = bounds(size, start, end)
     layout = input.layout
     block = layout.block_of(dim)
     if block is not None and step > 1:
@@ -49,7 +49,7 @@ def _known_slice(
     call: KnownCall, input: Known, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Known:
     dim %= len(input.shape)
-    first, last = _bounds(input.shape[dim], start, end)
+    first, last = bounds(input.shape[dim], start, end)
     return input.map(lambda a: a if a.shape[dim] == 1 else _sliced(a, dim, first, last, step), call.shape)
 
 
