@@ -83,14 +83,18 @@ class Analysis:
             lines.append(f"{self.dead} are dead: they can go without changing the function")
         for group in self.groups:
             dead = "" if group.dead is None else f", {group.dead} dead"
-            lines.append(f"  {group.name}: {group.channels} channels, {group.free} free{dead}, on {len(group.axes)} axes")
+            lines.append(
+                f"  {group.name}: {group.channels} channels, {group.free} free{dead}, on {len(group.axes)} axes"
+            )
         lines += [f"  pinned {p.channels}: {p.reason} ({p.where})" for p in self.pinned]
         lines += [f"  no rule for {op}: {count} times" for op, count in self.unruled_ops.items()]
         for group in self.stranded or ():
             lines += [f"  stranded {count} in {group.name}: {why}" for why, count in group.blockers]
         if self.unused:
-            lines.append(f"  not read in this forward, left as they are: {', '.join(self.unused[:5])}"
-                         + (f" and {len(self.unused) - 5} more" if len(self.unused) > 5 else ""))
+            lines.append(
+                f"  not read in this forward, left as they are: {', '.join(self.unused[:5])}"
+                + (f" and {len(self.unused) - 5} more" if len(self.unused) > 5 else "")
+            )
         return "\n".join(lines)
 
 

@@ -52,7 +52,9 @@ def choose(
     if not 0 < keep_ratio <= 1:
         raise InputError(f"keep_ratio is {keep_ratio}", "give the share of channels to keep, above 0 and at most 1")
     if isinstance(importance, str) and importance not in IMPORTANCES:
-        raise InputError(f"unknown importance {importance!r}", f"choose one of {', '.join(IMPORTANCES)}, or pass a function")
+        raise InputError(
+            f"unknown importance {importance!r}", f"choose one of {', '.join(IMPORTANCES)}, or pass a function"
+        )
     if not isinstance(round_to, int) or round_to < 1:
         raise InputError(f"round_to is {round_to}", "give a whole number of channels, at least 1")
     check_finite(model)
@@ -127,9 +129,11 @@ def exact_plan(study: Study, chosen: Bools, round_to: int) -> Plan:
     while True:
         masked = _zeroed(study, chosen, columns)
         decision = decide(masked.case, allowed=chosen, round_to=round_to)
-        blocked = chosen & decision.alive & ~_carriers(masked, decision) & ~columns
-        if blocked.any() and not columns.any():
-            columns |= blocked
+        zeroed = ~decision.alive | _carriers(masked, decision)
+        blocked = chosen & ~zeroed
+        if blocked.any():
+            # read all the same: zero the columns that read them; if that was done already, they stay
+            chosen, columns = (chosen, blocked) if not columns.any() else (chosen & zeroed, columns & zeroed)
             continue
         done = operate(masked, Plan, allowed=chosen, columns=columns, round_to=round_to)
         final = chosen & (~done.alive | _zeroed_by(masked, done))

@@ -33,7 +33,9 @@ class Inputs:
             example_inputs = (example_inputs,)
         if not isinstance(example_inputs, tuple | list):
             kind = type(example_inputs).__name__
-            raise InputError(f"example_inputs is a {kind}", "pass a tensor, or a tuple of the model's positional inputs")
+            raise InputError(
+                f"example_inputs is a {kind}", "pass a tensor, or a tuple of the model's positional inputs"
+            )
         inputs = Inputs(tuple(example_inputs), dict(example_kwargs or {}))
         if not inputs.tensors():
             raise InputError("the example inputs hold no tensor", "pass at least one tensor as the model receives it")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -83,7 +83,7 @@ def find_rule(target: Any) -> Rule | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def op_names(target: Any) -> tuple[str, ...]:
     """The names under which an op may have a rule: itself, and for `relu_` also `relu`."""
     if target is operator.getitem:
@@ -97,7 +97,7 @@ def op_names(target: Any) -> tuple[str, ...]:
     return (name,)
 
 
-@lru_cache(maxsize=None)
+@cache
 def is_pointwise(target: Any) -> bool:
     """Whether PyTorch tags the op (or its functional twin) as pointwise."""
     if not isinstance(target, torch._ops.OpOverload):
@@ -110,7 +110,7 @@ def is_pointwise(target: Any) -> bool:
     return overload is not None and torch.Tag.pointwise in overload.tags
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parameters(target: Any) -> tuple[tuple[str, Any], ...]:
     """Names and defaults of an op's arguments, as its schema has them."""
     return tuple(("input" if a.name == "self" else a.name, a.default_value) for a in target._schema.arguments)

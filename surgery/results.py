@@ -54,7 +54,9 @@ class Result:
         lines += [f"  ... and {len(cut) - GROUPS_SHOWN} more groups"] if len(cut) > GROUPS_SHOWN else []
         folds, carriers = len(self.plan.folds), len(self.plan.carries)
         if folds or carriers:
-            lines.append(f"  {folds} biases take up removed constants; {carriers} channels were kept to carry them over borders")
+            lines.append(
+                f"  {folds} biases take up removed constants; {carriers} channels were kept to carry them over borders"
+            )
         return lines
 
     def _alive(self) -> list[str]:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from surgery.coupling import Bools
 from surgery.cutting.cut import cut_
 from surgery.cutting.operate import Kept, Operation, operate
-from surgery.coupling import Bools
 from surgery.deciding.study import Study
 from surgery.errors import CheckError, InputError
 from surgery.inputs import Example, Inputs
@@ -28,8 +28,8 @@ from surgery.masks import (
 )
 from surgery.plans import Plan
 from surgery.progress import stage
-from surgery.proof.prove import FLOAT64_LIMIT_BYTES, Proof
 from surgery.proof.cost import cost, size_bytes
+from surgery.proof.prove import FLOAT64_LIMIT_BYTES, Proof
 from surgery.proof.prove import prove as compare
 from surgery.proof.twin import float64_copy
 from surgery.results import Result

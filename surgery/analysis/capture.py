@@ -179,9 +179,7 @@ def _program(model: nn.Module, exported: Any) -> Program:
     written = {parameters[n.name] for n in _written(nodes) if n.name in parameters}
     written |= {name_of[t] for t in exported.graph_signature.buffers_to_mutate.values() if t in name_of}
     tensors = {name: own[name] for name in aliases}
-    return Program(
-        nodes, parameters, {k: tuple(v) for k, v in aliases.items()}, tensors, lifted, frozenset(written)
-    )
+    return Program(nodes, parameters, {k: tuple(v) for k, v in aliases.items()}, tensors, lifted, frozenset(written))
 
 
 def _identity(tensor: Tensor) -> Any:

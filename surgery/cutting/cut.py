@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,8 @@ from surgery.errors import PlanError
 def cut_(model: nn.Module, cuts: Cuts) -> nn.Module:
     """Apply the cuts to a model whose weights are masked already (see `Cuts.mask_`).
 
-    Tied parameters stay tied; dtype, device, requires_grad and hooks on parameters survive.
+    Tied parameters stay tied; dtype, device, requires_grad and hooks on parameters survive. Tensors on the meta device
+    get their shapes only: nothing is computed for them.
 
     Raises:
         PlanError: The model is not the one that the cuts were made for.
@@ -48,11 +48,15 @@ def fold_(model: nn.Module, fold: Fold) -> None:
         return
     if bias.numel() != delta.numel():
         raise PlanError(f"{fold.bias} has {bias.numel()} entries, the plan {delta.numel()}", "make the plan again")
+    if bias.is_meta:
+        return
     bias.data.copy_((bias.detach().to("cpu", torch.float64) + delta).to(bias.device, bias.dtype))
 
 
 def carry_(weight: Tensor, carry: Carry) -> None:
     """`W[:, onto] += sum of W[:, take] * ratio`, in float64 and cast once."""
+    if weight.is_meta:
+        return
     dim = 1 if carry.orientation == "out_in" else 0
     if carry.orientation == "out_in":
         per_group = weight.shape[1]
@@ -124,15 +128,15 @@ def gathered(tensor: Tensor, axes: Sequence[AxisCut]) -> Tensor:
 def _gathered_by_group(tensor: Tensor, inner: AxisCut, others: Sequence[AxisCut]) -> Tensor:
     """Dim 1 of a grouped weight: the rows of conv group g take the columns that stay in g."""
     width = inner.size // inner.conv_groups
-    keep = torch.tensor(inner.keep, device=tensor.device)
+    keep = torch.tensor(inner.keep)  # on the CPU, for the meta device has no values to sort
     groups = keep // width
     staying, counts = groups.unique(return_counts=True)
     columns = (keep % width).reshape(staying.numel(), -1)  # (surviving groups, columns left)
     outer = next((axis for axis in others if axis.dim == 0), None)
-    rows = torch.tensor(outer.keep, device=tensor.device) if outer else torch.arange(tensor.shape[0], device=tensor.device)
+    rows = torch.tensor(outer.keep) if outer else torch.arange(tensor.shape[0])
     group_of_row = rows // (tensor.shape[0] // inner.conv_groups)
     place = torch.searchsorted(staying, group_of_row)
-    picked = tensor[rows[:, None], columns[place]]  # (rows, columns left, ...)
+    picked = tensor[rows[:, None].to(tensor.device), columns[place].to(tensor.device)]  # (rows, columns left, ...)
     for axis in others:
         if axis.dim > 1:
             picked = picked.index_select(axis.dim, torch.tensor(axis.keep, device=tensor.device))

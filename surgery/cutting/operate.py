@@ -76,7 +76,9 @@ def operate(
 def _blamed(study: Study, alive: Bools, mismatch: Mismatch) -> tuple[Ids, str]:
     """The removed channels at the place of a mismatch; all of its module's, or of the model's, where there are none."""
     program = study.program
-    inside = [n.name for n in program.nodes if n.op == "call_function" and mismatch.module in program.modules_of(n.name)]
+    inside = [
+        n.name for n in program.nodes if n.op == "call_function" and mismatch.module in program.modules_of(n.name)
+    ]
     everywhere = [n.name for n in program.nodes]
     for names in (mismatch.nodes, inside, everywhere):
         channels = _removed_at(study, alive, names)

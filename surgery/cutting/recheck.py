@@ -84,7 +84,9 @@ def recheck(program: Program, coupling: Coupling, alive: Bools, slim: nn.Module,
             return _mismatch(program, old, difference)
     if len(before_nodes) != len(after_nodes):
         return _mismatch(program, before_nodes[-1], f"{len(before_nodes)} ops became {len(after_nodes)}")
-    return _ids_differ(program, coupling, alive, after, dict(zip((n.name for n in after_nodes), before_nodes, strict=True)))
+    return _ids_differ(
+        program, coupling, alive, after, dict(zip((n.name for n in after_nodes), before_nodes, strict=True))
+    )
 
 
 def _mismatch(program: Program, node: fx.Node, fact: str) -> Mismatch:
@@ -105,7 +107,7 @@ def _settings_differ(old: fx.Node, new: fx.Node) -> str | None:
 
 def _same(old: Any, new: Any) -> bool:
     if isinstance(old, fx.Node) or isinstance(new, fx.Node):
-        return isinstance(old, fx.Node) and isinstance(new, fx.Node) or (old is None and isinstance(new, fx.Node))
+        return (isinstance(old, fx.Node) and isinstance(new, fx.Node)) or (old is None and isinstance(new, fx.Node))
     if isinstance(old, list | tuple) and isinstance(new, list | tuple):
         return len(old) == len(new) and all(_same(a, b) for a, b in zip(old, new, strict=True))
     return bool(old == new)
@@ -139,7 +141,9 @@ def _ids_differ(
         return _mismatch(program, at, str(error))
     channel = np.concatenate([coupling.channel_of, np.full(ledger.n_ids - coupling.channel_of.size, -1)])
     for name, node in twin.items():
-        if (fact := _layouts_differ(coupling.layouts.get(node.name), ledger.layouts.get(name), channel, alive_ids)) is not None:
+        if (
+            fact := _layouts_differ(coupling.layouts.get(node.name), ledger.layouts.get(name), channel, alive_ids)
+        ) is not None:
             return _mismatch(program, node, fact)
     for a, b in ledger.ties:
         left, right = channel[a], channel[b]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import numpy as np
 from torch import fx, nn
 
 from surgery.analysis.capture import Program
@@ -31,7 +30,9 @@ def set_(model: nn.Module, edit: Edit) -> None:
         module = model.get_submodule(edit.module)
         value = getattr(module, edit.attribute)
     except AttributeError as error:
-        raise PlanError(f"the model has no {edit.module}.{edit.attribute}", "apply the plan to the model it was made from") from error
+        raise PlanError(
+            f"the model has no {edit.module}.{edit.attribute}", "apply the plan to the model it was made from"
+        ) from error
     if edit.index is None:
         changed: Any = edit.new
         current = value

@@ -22,7 +22,6 @@ from surgery.rules.convolution import oriented
 C = TypeVar("C", bound=Cuts)
 
 
-
 def build(
     kind: type[C],
     program: Program,

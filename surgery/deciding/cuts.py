@@ -181,7 +181,9 @@ class Cuts:
         """
         axis = self.axis(parameter, dim)
         if not 0 <= index < axis.size:
-            raise InputError(f"{parameter} has no position {index} on dim {dim}", f"positions run from 0 to {axis.size - 1}")
+            raise InputError(
+                f"{parameter} has no position {index} on dim {dim}", f"positions run from 0 to {axis.size - 1}"
+            )
         code = axis.why[index if len(axis.why) > 1 else 0] if axis.why else -2
         verdict = "stays" if code != -1 else "is removed"
         reason = self.reasons[code] if code >= 0 else "dead: everything that reads it sees a zero column or a constant"
@@ -224,19 +226,30 @@ class Cuts:
         try:
             return cls.from_json(Path(path).read_bytes())
         except OSError as error:
-            raise PlanError(f"cannot read the plan {path}: {error.strerror}", "name a file that Plan.to_json() wrote") from error
+            raise PlanError(
+                f"cannot read the plan {path}: {error.strerror}", "name a file that Plan.to_json() wrote"
+            ) from error
 
     def _check(self) -> None:
         for axis in self.axes:
             keep = np.asarray(axis.keep, np.int64)
             if keep.size and (keep.min() < 0 or keep.max() >= axis.size):
-                raise PlanError(f"{axis.name}: position {keep.max()} of {axis.size} on dim {axis.dim}", "positions are below the size")
+                raise PlanError(
+                    f"{axis.name}: position {keep.max()} of {axis.size} on dim {axis.dim}",
+                    "positions are below the size",
+                )
             if not keep.size and axis.size:
                 raise PlanError(f"{axis.name}: nothing would be left of dim {axis.dim}", "keep at least one position")
             if np.unique(keep).size != keep.size or (np.diff(keep) < 0).any():
-                raise PlanError(f"{axis.name}: doubled or unordered positions on dim {axis.dim}", "list each position once, in order")
+                raise PlanError(
+                    f"{axis.name}: doubled or unordered positions on dim {axis.dim}",
+                    "list each position once, in order",
+                )
             if axis.conv_groups < 1 or axis.size % axis.conv_groups:
-                raise PlanError(f"{axis.name}: {axis.size} positions in {axis.conv_groups} conv_groups", "the groups must divide the size")
+                raise PlanError(
+                    f"{axis.name}: {axis.size} positions in {axis.conv_groups} conv_groups",
+                    "the groups must divide the size",
+                )
 
     def mask(self, model: nn.Module) -> nn.Module:
         """A copy of the model, in its old shapes, in which everything that the plan removes is zero.
@@ -264,7 +277,9 @@ class Cuts:
         Raises:
             PlanError: A tensor is missing or has another shape.
         """
-        tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+        tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(
+            model.named_buffers(remove_duplicate=False)
+        )
         for name, shape in self.shapes.items():
             if name not in tensors:
                 raise PlanError(f"the model has no {name}", "apply the plan to the model it was made from")

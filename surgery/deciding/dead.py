@@ -230,7 +230,9 @@ def _agree(case: Case, decision: Decision) -> bool:
             continue
         first = np.where(wanted[0], sharing[0].value, 0.0)
         same = all(
-            w.shape == first.shape and np.array_equal(np.where(w, r.value, 0.0), first) and r.use.weight == sharing[0].use.weight
+            w.shape == first.shape
+            and np.array_equal(np.where(w, r.value, 0.0), first)
+            and r.use.weight == sharing[0].use.weight
             for w, r in zip(wanted, sharing, strict=True)
         )
         if same:

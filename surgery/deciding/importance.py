@@ -59,7 +59,9 @@ def _norms(study: Study, order: int) -> npt.NDArray[np.float64]:
             rows = weight.unflatten(0, (axis.ids.shape[0], -1)).transpose(1, 2).flatten(0, 1).flatten(1)
         else:
             rows = weight.movedim(dim, 0).flatten(1)
-        slices = torch.linalg.vector_norm(rows, order, dim=1, dtype=torch.float64 if rows.dtype == torch.float64 else torch.float32)
+        slices = torch.linalg.vector_norm(
+            rows, order, dim=1, dtype=torch.float64 if rows.dtype == torch.float64 else torch.float32
+        )
         np.add.at(total, coupling.channel_of[axis.ids].ravel(), slices.cpu().double().numpy() ** order)
     scores: npt.NDArray[np.float64] = total ** (1 / order)
     return scores

@@ -49,7 +49,6 @@ def like(call: Call, input: Value, **_: Any) -> Layout:
 
 @like.known
 def _known_like(call: KnownCall, input: Known, **settings: Any) -> Known:
-    import torch
 
     fills = {"aten.zeros_like.default": 0.0, "aten.ones_like.default": 1.0, "aten.full_like.default": None}
     name = str(call.target)

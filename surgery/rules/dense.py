@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from surgery.calls import Call, KnownCall, Value
 from surgery.coupling import Orientation
 from surgery.known import Known

@@ -63,7 +63,9 @@ def slice_scatter(
         other = call.fix(src.layout, [dim], "slice_scatter writes every n-th position")
         rest = Layout(src.shape, tuple(b for b in other.blocks if b.shape[dim] == 1))
         whole = tuple(size if d == dim else s for d, s in enumerate(rest.shape))
-        return merge(call, [layout, Layout(whole, (*rest.blocks, *(b for b in layout.blocks if b.shape[dim] > 1)))], call.shape)
+        return merge(
+            call, [layout, Layout(whole, (*rest.blocks, *(b for b in layout.blocks if b.shape[dim] > 1)))], call.shape
+        )
     if input.layout.block_of(dim) is None and src.layout.block_of(dim) is None:
         shape = tuple(1 if d == dim else s for d, s in enumerate(call.shape))
         sides = [Layout(shape, v.layout.blocks) for v in (input, src)]
@@ -81,7 +83,13 @@ def slice_scatter(
 
 @slice_scatter.known
 def _known_slice_scatter(
-    call: KnownCall, input: Known, src: Known, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+    call: KnownCall,
+    input: Known,
+    src: Known,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
 ) -> Known:
     dim %= len(call.shape)
     first, last = bounds(input.shape[dim], start, end)

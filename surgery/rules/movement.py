@@ -185,7 +185,9 @@ def roll(call: Call, input: Value, shifts: list[int], dims: list[int]) -> Layout
     """Positions moved round in a circle: by how far is a number in the code."""
     if not dims:
         return call.only(input, [], "roll over all dims")
-    layout = call.hold(input.layout, [d % input.layout.rank for d in dims], "roll moves its positions by a fixed number")
+    layout = call.hold(
+        input.layout, [d % input.layout.rank for d in dims], "roll moves its positions by a fixed number"
+    )
     return moved(call, layout, call.shape, lambda array: array)
 
 

@@ -152,7 +152,12 @@ def _mixed_last(call: Call, input: Value, normalized_shape: list[int], others: l
 @layer_norm.known
 @rms_norm.known
 def _known_layer_norm(
-    call: KnownCall, input: Known, normalized_shape: list[int], weight: Known | None, bias: Known | None = None, **_: Any
+    call: KnownCall,
+    input: Known,
+    normalized_shape: list[int],
+    weight: Known | None,
+    bias: Known | None = None,
+    **_: Any,
 ) -> Known:
     """Statistics mix all channels, so the output varies, but where a gain of 0 leaves the shift."""
     if weight is None:
@@ -168,9 +173,7 @@ def _known_layer_norm(
 
 
 @rule("aten.group_norm.default")
-def group_norm(
-    call: Call, input: Value, num_groups: int, weight: Value | None, bias: Value | None, **_: Any
-) -> Layout:
+def group_norm(call: Call, input: Value, num_groups: int, weight: Value | None, bias: Value | None, **_: Any) -> Layout:
     """x [b, c, ...], weight [c], bias [c]: averages over the channels of each group, which therefore stay."""
     call.hold_all([weight, bias], "group_norm averages over this axis")
     layout = call.fix(input.layout, range(1, input.layout.rank), "group_norm averages over this axis")
@@ -200,7 +203,9 @@ def local_response_norm(call: Call, input: Value, **_: Any) -> Layout:
 def weight_norm(call: Call, v: Value, g: Value, dim: int = 0) -> Layout:
     """`g · v / |v|`, the norm over all dims but `dim`: those are read, and `dim` is tied."""
     dim %= v.layout.rank
-    layout = call.hold(v.layout, [d for d in range(v.layout.rank) if d != dim], "weight_norm takes a norm over this axis")
+    layout = call.hold(
+        v.layout, [d for d in range(v.layout.rank) if d != dim], "weight_norm takes a norm over this axis"
+    )
     return merge(call, [layout, g.layout], call.shape)
 
 

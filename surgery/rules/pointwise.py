@@ -157,7 +157,9 @@ def _known_multiply(call: KnownCall, input: Known, other: Any) -> Known:
             zero = zero | _absorbing(factor, None, call.dtype)
         elif factor == 0:
             zero = ~zero
-    return Known(call.shape, torch.where(zero, torch.zeros((), dtype=plain.value.dtype), plain.value), plain.varies & ~zero)
+    return Known(
+        call.shape, torch.where(zero, torch.zeros((), dtype=plain.value.dtype), plain.value), plain.varies & ~zero
+    )
 
 
 @rule("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther", "aten.where.Scalar")
@@ -170,7 +172,9 @@ def where(call: Call, condition: Value, input: Any, other: Any) -> Layout:
 def _known_where(call: KnownCall, condition: Known, input: Any, other: Any) -> Known:
     plain = _known_pointwise(call, condition=condition, input=input, other=other)
     first, second = (
-        (side.widened(call.dtype), side.varies) if isinstance(side, Known) else (torch.tensor(side), torch.tensor(False))
+        (side.widened(call.dtype), side.varies)
+        if isinstance(side, Known)
+        else (torch.tensor(side), torch.tensor(False))
         for side in (input, other)
     )
     same = (first[0] == second[0]) & ~first[1] & ~second[1]
@@ -222,7 +226,12 @@ def _known_same(call: KnownCall, input: Known, **_: Any) -> Known:
     return input
 
 
-@rule("aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default", "aten.feature_alpha_dropout.default")
+@rule(
+    "aten.dropout.default",
+    "aten.feature_dropout.default",
+    "aten.alpha_dropout.default",
+    "aten.feature_alpha_dropout.default",
+)
 def dropout(call: Call, input: Value, p: float, train: bool) -> Layout:
     """Pointwise; the identity in eval mode."""
     return input.layout

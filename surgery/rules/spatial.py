@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
 
 from surgery.calls import Call, KnownCall, Value
 from surgery.known import Known
-from surgery.layout import Ids, Layout
+from surgery.layout import Layout
 from surgery.registry import rule
 
 # ops whose every output is a weighted mean (weights adding to 1) or a maximum of inputs of its own channel

@@ -1,0 +1,223 @@
+"""Sets of channels that can go together, and a sample's program run without them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from surgery.analysis.capture import Program
+from surgery.coupling import Bools, Coupling, Uniform
+from surgery.layout import Ids, Layout, covered, survivors
+from surgery.registry import arguments, find_rule
+
+
+def removable(coupling: Coupling, seed: Ids, rng: np.random.Generator) -> Bools | None:
+    """The alive channels after `seed` and what must go with it are gone; None where that is not allowed.
+
+    Rectangles are kept by taking one more channel from each row that is too long.
+    """
+    alive = np.ones(coupling.n_channels, bool)
+    alive[seed] = False
+    pinned = coupling.pin_of >= 0
+    while not (pinned & ~alive).any():
+        more = next((m for u in coupling.uniforms if (m := _missing(coupling, u, alive, rng)) is not None), None)
+        if more is None:
+            return alive
+        if more.size == 0:
+            return None
+        alive[more] = False
+    return None
+
+
+def _missing(coupling: Coupling, uniform: Uniform, alive: Bools, rng: np.random.Generator) -> Ids | None:
+    """Channels to take for the rows of one rectangle to agree: None where they do, empty where they never will."""
+    channels = [coupling.channel_of[array] for array in uniform.arrays]
+    here = [alive[c] for c in channels]
+    gone = np.any([~h.any(1) for h in here], axis=0)  # rows that are gone
+    if gone.all() or (uniform.rows_stay and gone.any()):
+        return np.empty(0, np.int64)
+    rest = [c[gone][h[gone]] for c, h in zip(channels, here, strict=True)]
+    if any(r.size for r in rest):
+        return np.concatenate(rest)
+    for c, h in zip(channels, here, strict=True):
+        shortest = h.sum(1)[~gone].min()
+        for row in np.flatnonzero(~gone & (h.sum(1) > shortest)):
+            free = c[row][h[row] & (coupling.pin_of[c[row]] < 0)]
+            return rng.choice(free, 1) if free.size else np.empty(0, np.int64)
+    return None
+
+
+class Run:
+    """A program run on tensors, whole or without the channels that are not `alive`.
+
+    Args:
+        program, coupling: The sample's.
+        values: The operands by name (parameters), the plain inputs under their placeholders' names.
+        alive: The channels that stay.
+        without: Run it on what stays; otherwise on everything, the contracted units that go set to zero.
+    """
+
+    def __init__(
+        self, program: Program, coupling: Coupling, values: Mapping[str, Tensor], alive: Bools, *, without: bool
+    ) -> None:
+        self.program, self.coupling, self.values, self.without = program, coupling, values, without
+        self.alive: Bools = alive[coupling.channel_of]
+        self.env: dict[fx.Node, Any] = {}
+
+    def outputs(self) -> list[Tensor]:
+        """The program's tensors, in order."""
+        plain = iter([self.values[name] for name in self.values if name not in self.program.tensors])
+        for node in self.program.nodes:
+            if node.op == "placeholder" and node.name in self.program.parameters:
+                self.env[node] = self._parameter(self.program.parameters[node.name])
+            elif node.op == "placeholder":
+                self.env[node] = next(plain, torch.zeros(1))
+            elif node.op == "call_function":
+                self.env[node] = self._step(node)
+            elif node.op == "output":
+                return [self.env[n] for n in node.all_input_nodes if isinstance(self.env[n], Tensor)]
+        raise AssertionError("a program without an output node")
+
+    def _parameter(self, name: str) -> Tensor:
+        tensor = self.values[name].clone()
+        if not self.without:
+            return tensor
+        axes = {dim: axis for (of, dim), axis in self.coupling.axes.items() if of == name}
+        for dim, axis in axes.items():
+            if axis.ids.ndim == 1:
+                keep = torch.from_numpy(np.flatnonzero(self.alive[axis.ids]))
+                if all(other.ids.ndim == 1 for other in axes.values()) or dim > 1:
+                    tensor = tensor.index_select(dim, keep)
+        grouped = axes.get(1)
+        if grouped is not None and grouped.ids.ndim == 2:
+            # rows of conv group g keep the columns whose channels in g stay
+            rows = [np.array_split(np.arange(tensor.shape[0]), grouped.ids.shape[0])[g] for g in range(len(grouped.ids))]
+            outer = self.alive[axes[0].ids] if 0 in axes else np.ones(tensor.shape[0], bool)
+            kept = [
+                tensor[row][None, np.flatnonzero(self.alive[grouped.ids[g]])]
+                for g in range(len(rows))
+                for row in rows[g]
+                if outer[row]
+            ]
+            tensor = torch.cat(kept)
+        return tensor
+
+    def _step(self, node: fx.Node) -> Any:
+        bound = arguments(node.target, node.args, node.kwargs)
+        if self.without:
+            bound = self._resized(node, bound)
+        named = fx.map_arg(bound, lambda n: self._read(node, n))
+        if node.target is operator.getitem:
+            return named["input"][named["index"]]
+        schema = node.target._schema.arguments  # type: ignore[union-attr]
+        named = {("self" if key == "input" and schema[0].name == "self" else key): v for key, v in named.items()}
+        ordered = [named[a.name] for a in schema if not a.kwarg_only]
+        return node.target(*ordered, **{a.name: named[a.name] for a in schema if a.kwarg_only})  # type: ignore[operator]
+
+    def _read(self, node: fx.Node, operand: fx.Node) -> Any:
+        """An operand; the contracted units that go are set to zero in a whole run."""
+        value = self.env[operand]
+        uses = [u for u in self.coupling.uses if (u.node, u.operand) == (node.name, operand.name)]
+        if self.without or not uses:
+            return value
+        value = value.clone()
+        for use in uses:
+            gone = torch.from_numpy(~self.alive[use.ids.ravel()])
+            shape = [-1 if d == use.dim else 1 for d in range(value.dim())]
+            value = value.masked_fill(gone.reshape(shape), 0.0)
+        return value
+
+    def _resized(self, node: fx.Node, bound: dict[str, Any]) -> dict[str, Any]:
+        """The op's arguments, those that are sizes as the cut makes them."""
+        rule = find_rule(node.target)
+        assert rule is not None, node.target
+        return bound | {key: self._size(node, bound, key) for key in rule.sizes if bound.get(key) is not None}
+
+    def _size(self, node: fx.Node, bound: dict[str, Any], key: str) -> Any:  # noqa: C901, PLR0911
+        new = self._shapes(node)
+        if key == "groups":
+            use = next(u for u in self.coupling.uses if u.node == node.name)
+            sides = [ids for ids in (use.ids, use.rows) if ids is not None]
+            return int(np.all([self.alive[ids].any(1) for ids in sides], axis=0).sum())
+        if key in ("size", "shape", "sizes") and "unflatten" in str(node.target):
+            dim = bound["dim"] % len(node.args[0].meta["val"].shape)  # type: ignore[union-attr]
+            return list(new[0][dim : dim + len(bound[key])])
+        if key in ("size", "shape") and "assert" not in str(node.target):
+            return list(new[0])
+        if key == "repeats":
+            return [n // o for n, o in zip(new[0], self._shapes(bound["input"])[0], strict=True)]
+        if key == "length":
+            return new[0][bound["dim"]]
+        if key == "split_size" and isinstance(bound[key], int):
+            return new[0][bound["dim"]]
+        if key in ("split_size", "split_sizes"):
+            return [shape[bound["dim"]] for shape in new]
+        if key in ("start", "end"):
+            return self._survivors_before(bound["input"], bound["dim"], bound[key])
+        if key == "pad":
+            return self._pad(node, bound)
+        return bound[key]
+
+    def _layouts(self, node: fx.Node) -> tuple[Layout, ...]:
+        value = self.coupling.layouts[node.name]
+        return value if isinstance(value, tuple) else (value,)
+
+    def _shapes(self, node: fx.Node) -> list[tuple[int, ...]]:
+        return [shape_after(layout, self.alive) for layout in self._layouts(node)]
+
+    def _survivors_before(self, operand: fx.Node, dim: int, bound: int) -> int:
+        block = self._layouts(operand)[0].block_of(dim % self._layouts(operand)[0].rank)
+        if block is None:
+            return bound
+        flags = self.alive[np.moveaxis(block, dim, 0).reshape(block.shape[dim], -1)].any(1)
+        return int(flags[: bound if bound >= 0 else bound + flags.size].sum())
+
+    def _pad(self, node: fx.Node, bound: dict[str, Any]) -> list[int]:
+        amounts, rank = list(bound["pad"]), self._layouts(node)[0].rank
+        for i in range(len(amounts) // 2):
+            block = self._layouts(node)[0].block_of(rank - 1 - i)
+            if block is not None and len(covered(block)) == 1 and min(amounts[2 * i], amounts[2 * i + 1]) >= 0:
+                flags = self.alive[block.ravel()]
+                before, after = amounts[2 * i], amounts[2 * i + 1]
+                amounts[2 * i], amounts[2 * i + 1] = int(flags[:before].sum()), int(flags[flags.size - after :].sum())
+        return amounts
+
+
+def shape_after(layout: Layout, alive: Bools) -> tuple[int, ...]:
+    """A layout's shape when the ids that are not alive are gone."""
+    shape = list(layout.shape)
+    for block in layout.blocks:
+        left = survivors(block, alive)
+        assert left is not None, "what is left is no rectangle"
+        for dim in covered(block):
+            shape[dim] = left.shape[dim]
+    return tuple(shape)
+
+
+def dropped(tensor: Tensor, layout: Layout, alive: Bools) -> Tensor:
+    """A tensor without the positions of the ids that are not alive."""
+    assert tuple(tensor.shape) == layout.shape, f"the layout says {layout.shape}, the tensor is {tuple(tensor.shape)}"
+    after = shape_after(layout, alive)
+    for block in layout.blocks:
+        dims = covered(block)
+        rest = [d for d in range(layout.rank) if d not in dims]
+        flat = tensor.permute(*dims, *rest)
+        kept = flat[torch.from_numpy(alive[block].reshape([block.shape[d] for d in dims]))]
+        flat = kept.reshape([after[d] for d in dims] + list(flat.shape[len(dims) :]))
+        back = np.argsort([*dims, *rest])
+        tensor = flat.permute(*back.tolist())
+    return tensor
+
+
+def output_layouts(program: Program, coupling: Coupling) -> Iterator[Layout]:
+    """The layouts of the program's output tensors, in order."""
+    output = next(node for node in program.nodes if node.op == "output")
+    for node in output.all_input_nodes:
+        value = coupling.layouts.get(node.name)
+        if isinstance(value, Layout):
+            yield value

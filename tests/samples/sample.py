@@ -1,0 +1,121 @@
+"""One sample: an op on small operands, and what its rule must leave free, hold, and know to be constant."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surgery.analysis.capture import Program, capture
+from surgery.inputs import Inputs
+
+PATTERN = (0.0, 0.75, -0.5)
+"""In the constant test the first positions of the patterned dim are these numbers everywhere; the others vary."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """An operand that is an input of the model: no unit ids, and it varies."""
+
+    shape: tuple[int, ...]
+
+
+Operand = tuple[int, ...] | Tensor | Plain
+"""A shape (filled with random numbers, a parameter), a tensor (a parameter or buffer of those values), or `Plain`."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An op and what its rule has to say.
+
+    Attributes:
+        name: What it shows.
+        function: Called with the operands by position.
+        operands: By name, in order.
+        free: Removable channels by axis: `"x1 w0:3"` is every unit of x's dim 1 on its own, and three channels on
+            w's dim 0. Axes that are not named have none.
+        held: The reasons of all pins (the beginning of each is enough).
+        found: With PATTERN on `pattern`, the positions of the output's dim `along` that are known to be constant;
+            None where the op is only checked for false claims.
+        pattern: Operand and dim that carry PATTERN (`"x1"`).
+        along: The output's dim that `found` speaks of.
+        resized: Operands of other sizes, for which all that is claimed must hold as well.
+        sparse: Fill for operands by name, e.g. weights with rows of zeros in the constant test.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    operands: Mapping[str, Operand]
+    free: str = ""
+    held: Sequence[str] = ()
+    found: Sequence[int] | None = None
+    pattern: str = "x1"
+    along: int = 1
+    resized: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    sparse: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @cached_property
+    def generator(self) -> torch.Generator:
+        """Random numbers of this sample's own."""
+        return torch.Generator().manual_seed(zlib.crc32(self.name.encode()))
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """The operands' values."""
+        return {name: self.filled(operand) for name, operand in self.operands.items()}
+
+    def filled(self, operand: Operand) -> Tensor:
+        """An operand's tensor."""
+        if isinstance(operand, Tensor):
+            return operand
+        shape = operand.shape if isinstance(operand, Plain) else operand
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64)
+
+    @cached_property
+    def program(self) -> Program:
+        """The captured program; its parameters are named as the operands."""
+        plain = tuple(self.tensors[n] for n, operand in self.operands.items() if isinstance(operand, Plain))
+        return capture(Operation(self), Inputs.of(plain or torch.zeros(1)))
+
+    @cached_property
+    def counts(self) -> dict[tuple[str, int], int]:
+        """`free` as numbers by axis."""
+        counts = {}
+        for word in self.free.split():
+            axis, _, number = word.partition(":")
+            name, dim = axis[:-1], int(axis[-1])
+            counts[name, dim] = int(number) if number else self.tensors[name].shape[dim]
+        return counts
+
+    @cached_property
+    def patterned(self) -> tuple[str, int]:
+        """Operand and dim that carry PATTERN."""
+        return self.pattern[:-1], int(self.pattern[-1])
+
+
+class Operation(nn.Module):
+    """A sample as a model: its operands are parameters (buffers where they are no floats), the plain ones inputs."""
+
+    def __init__(self, sample: Sample) -> None:
+        super().__init__()
+        self.function, self.names = sample.function, list(sample.operands)
+        for name, operand in sample.operands.items():
+            tensor = sample.tensors[name]
+            if isinstance(operand, Plain):
+                continue
+            if tensor.is_floating_point():
+                setattr(self, name, nn.Parameter(tensor.clone(), requires_grad=False))
+            else:
+                self.register_buffer(name, tensor.clone())
+
+    def forward(self, *inputs: Tensor) -> Any:
+        given = iter(inputs)
+        return self.function(*[getattr(self, name) if hasattr(self, name) else next(given) for name in self.names])
