@@ -75,9 +75,9 @@ class Analysis:
     def __str__(self) -> str:
         channels = sum(group.channels for group in self.groups)
         free = sum(group.free for group in self.groups)
+        share = 100 * self.removable_share
         lines = [
-            f"{channels} channels in {len(self.groups)} groups; {free} are free to go, "
-            f"on {100 * self.removable_share:.1f} % of the parameters"
+            f"{channels} channels in {len(self.groups)} groups; {free} are free to go, on {share:.1f} % of the parameters"
         ]
         if self.dead is not None:
             lines.append(f"{self.dead} are dead: they can go without changing the function")
@@ -88,8 +88,8 @@ class Analysis:
             )
         lines += [f"  pinned {p.channels}: {p.reason} ({p.where})" for p in self.pinned]
         lines += [f"  no rule for {op}: {count} times" for op, count in self.unruled_ops.items()]
-        for group in self.stranded or ():
-            lines += [f"  stranded {count} in {group.name}: {why}" for why, count in group.blockers]
+        for cut in self.stranded or ():
+            lines += [f"  stranded {count} in {cut.name}: {why}" for why, count in cut.blockers]
         if self.unused:
             lines.append(
                 f"  not read in this forward, left as they are: {', '.join(self.unused[:5])}"

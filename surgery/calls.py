@@ -86,7 +86,7 @@ class Call:
         return Layout(layout.shape, tuple(blocks))
 
     def fix(self, layout: Layout, dims: Iterable[int], reason: str) -> Layout:
-        """As `hold`, for ops whose output has the same dims: pinned units flow on, so that later ties know the reason."""
+        """As `hold`, where the output has the same dims: pinned units flow on, and later ties know the reason."""
         held = self.hold(layout, dims, reason)
         kept = [b for b in layout.blocks if len(covered(b)) == 1 and not any(b is h for h in held.blocks)]
         return Layout(layout.shape, (*held.blocks, *kept))

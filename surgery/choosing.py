@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from surgery.coupling import Bools, Coupling
+from surgery.coupling import Bools
 from surgery.cutting.operate import Operation, operate
-from surgery.deciding.build import zeros_of
-from surgery.deciding.dead import Decision, decide
+from surgery.deciding.build import carrying, zeros_of
+from surgery.deciding.dead import decide
 from surgery.deciding.importance import IMPORTANCES, Scores, importance_scores
+from surgery.deciding.pick import lowest
 from surgery.deciding.study import Study
 from surgery.errors import InputError
 from surgery.inputs import Example, Inputs
-from surgery.layout import Ids
 from surgery.masks import bake, check_finite
 from surgery.plans import Plan
 from surgery.progress import stage
@@ -62,64 +62,16 @@ def choose(
         study = Study.of(bake(model), Inputs.of(example_inputs, example_kwargs))
     with stage("choosing"):
         scores = importance_scores(study, importance)
-        chosen = lowest(study.coupling, scores, keep_ratio, round_to)
-        return exact_plan(study, chosen, round_to)
+        plan, carriers = exact_plan(study, lowest(study.coupling, scores, keep_ratio), 1)
+        if round_to == 1:
+            return plan
+        # a carrier takes one of the places in a rounded width
+        chosen = lowest(study.coupling, scores, keep_ratio, round_to=round_to, taken=carriers)
+        return exact_plan(study, chosen, round_to)[0]
 
 
-def lowest(coupling: Coupling, scores: np.ndarray, keep_ratio: float, round_to: int) -> Bools:  # type: ignore[type-arg]
-    """The channels with the lowest scores of each group, equally many from each row of every rectangle.
-
-    Args:
-        coupling: The coupling.
-        scores: One per channel, `[n_channels]`.
-        keep_ratio: Share to keep.
-        round_to: Multiple to keep.
-    """
-    cells = _cells(coupling)
-    free = (coupling.pin_of < 0) & ~coupling.virtual
-    chosen = np.zeros(coupling.n_channels, bool)
-    members = np.flatnonzero(~coupling.virtual)
-    sizes = np.bincount(coupling.group_of[members], minlength=int(coupling.group_of.max(initial=-1)) + 1)
-    keep = np.maximum(np.ceil(sizes * keep_ratio - 1e-9).astype(np.int64), 1)
-    keep = np.minimum(-(-keep // round_to) * round_to, sizes)
-    # one key per (group, cell); the same share of every cell goes
-    _, cell_of = np.unique(np.stack([coupling.group_of, cells]), axis=1, return_inverse=True)
-    cell_of = cell_of.ravel()
-    candidates = members[free[members]]
-    order = candidates[np.lexsort((scores[candidates], cell_of[candidates]))]
-    starts = np.searchsorted(cell_of[order], np.arange(cell_of.max(initial=-1) + 1))
-    rank = np.arange(order.size) - starts[cell_of[order]]
-    cell_sizes = np.bincount(cell_of[members], minlength=starts.size)
-    group = coupling.group_of[order]
-    share = (sizes[group] - keep[group]) / sizes[group]
-    chosen[order[rank < np.floor(cell_sizes[cell_of[order]] * share + 1e-9)]] = True
-    return chosen
-
-
-def _cells(coupling: Coupling) -> Ids:
-    """A label for every channel: in which row of each rectangle it lies, `[n_channels]`."""
-    generator = np.random.default_rng(1)
-    label = np.zeros(coupling.n_channels, np.int64)
-    for uniform in coupling.uniforms:
-        for array in uniform.arrays:
-            rows, columns = array.shape
-            if rows == 1 or columns == 1:
-                continue
-            salt = generator.integers(1, 2**61, rows)
-            channel = coupling.channel_of[array]
-            # a channel that lies in several rows is no part of any one of them
-            first = np.full(coupling.n_channels, -1, np.int64)
-            first[channel.ravel()] = np.repeat(np.arange(rows), columns)
-            spread = np.zeros(coupling.n_channels, bool)
-            spread[channel[first[channel] != np.arange(rows)[:, None]]] = True
-            inside = np.unique(channel)
-            inside = inside[~spread[inside]]
-            label[inside] += salt[first[inside]]
-    return label
-
-
-def exact_plan(study: Study, chosen: Bools, round_to: int) -> Plan:
-    """The plan that cuts the chosen channels, less those that could not go exactly.
+def exact_plan(study: Study, chosen: Bools, round_to: int) -> tuple[Plan, Bools]:
+    """The plan that cuts the chosen channels, less those that could not go exactly; and its carriers, `[n_channels]`.
 
     Chosen channels are zeroed where they are written. Those that something would still notice are zeroed where they
     are read, too; those that stay all the same are dropped from the choice, until what is zeroed is what goes (or
@@ -129,29 +81,21 @@ def exact_plan(study: Study, chosen: Bools, round_to: int) -> Plan:
     while True:
         masked = _zeroed(study, chosen, columns)
         decision = decide(masked.case, allowed=chosen, round_to=round_to)
-        zeroed = ~decision.alive | _carriers(masked, decision)
+        zeroed = ~decision.alive | carrying(masked.coupling, masked.readings, decision)
         blocked = chosen & ~zeroed
         if blocked.any():
             # read all the same: zero the columns that read them; if that was done already, they stay
             chosen, columns = (chosen, blocked) if not columns.any() else (chosen & zeroed, columns & zeroed)
             continue
         done = operate(masked, Plan, allowed=chosen, columns=columns, round_to=round_to)
-        final = chosen & (~done.alive | _zeroed_by(masked, done))
+        carriers = _carriers_of(masked, done)
+        final = chosen & (~done.alive | carriers)
         if np.array_equal(final, chosen):
-            return done.cuts
+            return done.cuts, carriers
         chosen, columns = final, columns & final
 
 
-def _carriers(study: Study, decision: Decision) -> Bools:
-    """Channels that stay to carry constants, `[n_channels]`."""
-    found = np.zeros(study.coupling.n_channels, bool)
-    for index, carriers in decision.carriers.items():
-        for carrier in carriers:
-            found[study.readings[index].channels[carrier.conv_group, carrier.position]] = True
-    return found
-
-
-def _zeroed_by(study: Study, done: Operation[Plan]) -> Bools:
+def _carriers_of(study: Study, done: Operation[Plan]) -> Bools:
     """Carriers of a finished operation, `[n_channels]`."""
     found = np.zeros(study.coupling.n_channels, bool)
     by_weight = {reading.weight_name: reading for reading in study.readings if reading.weight_name}

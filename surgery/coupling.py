@@ -178,7 +178,8 @@ class Coupling:
     def reported(self) -> Bools:
         """Channels that are worth a person's time: on some parameter's axis, and no mere extent, `[n_channels]`."""
         structural = np.array([pin.reason in STRUCTURAL for pin in self.pins] + [False])
-        return ~self.virtual & ~structural[self.pin_of]
+        reported: Bools = ~self.virtual & ~structural[self.pin_of]
+        return reported
 
     @cached_property
     def virtual(self) -> Bools:

@@ -96,8 +96,8 @@ class Inputs:
             {s for t in self.tensors() if t.is_floating_point() for s in t.shape[2:]}
             | {t.shape[1] for t in self.tensors() if not t.is_floating_point() and t.dim() == 2}
         )
-        for change in (lambda s: s + 32, lambda s: s + s // 2, lambda s: s * 2, lambda s: s // 2, lambda s: s - 1):
-            sizes = {s: change(s) for s in old if s > 1}
+        for more, times in ((32, 1.0), (0, 1.5), (0, 2.0), (0, 0.5), (-1, 1.0)):
+            sizes = {s: int(s * times) + more for s in old if s > 1}
             if not sizes or min(sizes.values()) < 1:
                 continue
             generator = torch.Generator().manual_seed(seed)

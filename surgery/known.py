@@ -44,7 +44,7 @@ class Known:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             varies = varies | ~torch.isfinite(value)
             value = torch.nan_to_num(value, 0.0, 0.0, 0.0)
-        return Known(shape, value, varies)
+        return Known(shape, _ranked(value, len(shape)), _ranked(varies, len(shape)))
 
     @property
     def nothing(self) -> bool:
@@ -86,6 +86,11 @@ class Known:
         constant = (value == first).all(1) & ~varies.any(1)
         size = self.shape[dim]
         return first[:, 0].expand(size), constant.expand(size)
+
+
+def _ranked(array: Tensor, rank: int) -> Tensor:
+    """The array with leading dims of size 1, as broadcasting would add them."""
+    return array.reshape((1,) * (rank - array.dim()) + tuple(array.shape)) if array.dim() < rank else array
 
 
 def compressed(known: Known, dims: Any) -> Known:

@@ -122,7 +122,7 @@ def arguments(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
         return {"input": args[0], "index": args[1]}
     if not isinstance(target, torch._ops.OpOverload):
         return {f"arg{i}": a for i, a in enumerate(args)} | dict(kwargs)
-    bound = {name: default for name, default in _parameters(target)}
+    bound = dict(_parameters(target))
     for (name, _), given in zip(_parameters(target), args, strict=False):
         bound[name] = given
     bound.update({("input" if key == "self" else key): value for key, value in kwargs.items()})

@@ -36,8 +36,8 @@ class Result:
 
     def __str__(self) -> str:
         lines = [
-            f"parameters {self.params_before:,} -> {self.params_after:,} ({_less(self.params_before, self.params_after)})",
-            f"macs       {self.macs_before:,} -> {self.macs_after:,} ({_less(self.macs_before, self.macs_after)})",
+            f"parameters {_change(self.params_before, self.params_after)}",
+            f"macs       {_change(self.macs_before, self.macs_after)}",
             *self._groups(),
             *self._stranded(),
             *(f"note: {note}" for note in self.notes),
@@ -77,5 +77,5 @@ class Result:
         return lines
 
 
-def _less(before: int, after: int) -> str:
-    return f"-{100 * (1 - after / before):.1f} %" if before else "none"
+def _change(before: int, after: int) -> str:
+    return f"{before:,} -> {after:,}" + (f" (-{100 * (1 - after / before):.1f} %)" if before else "")

@@ -17,6 +17,7 @@ from surgery.cutting.operate import Kept, Operation, operate
 from surgery.deciding.study import Study
 from surgery.errors import CheckError, InputError
 from surgery.inputs import Example, Inputs
+from surgery.layout import Ids
 from surgery.masks import (
     apply_keep_masks_,
     bake,
@@ -154,8 +155,8 @@ def _masked(
         notes.append(f"{sum(subnormal.values())} subnormal weights were set to zero")
     elif subnormal:
         notes.append(
-            f"{sum(subnormal.values())} subnormal weights in {', '.join(list(subnormal)[:3])} slow kernels down and are "
-            "not zeros; flush_subnormals=True sets them to zero"
+            f"{sum(subnormal.values())} subnormal weights ({', '.join(list(subnormal)[:3])}) slow kernels down and are not "
+            "zeros; flush_subnormals=True sets them to zero"
         )
     if tolerance > 0:
         notes.append(_flattened(masked, tolerance, inputs))
@@ -195,7 +196,7 @@ def _put_back(study: Study, done: Operation[Plan], kept: Kept, round_to: int, al
     gone = np.flatnonzero(~done.alive & ~coupling.virtual)
     suspects = np.unique(coupling.group_of[gone])
 
-    def passes(cut: np.ndarray) -> bool:  # type: ignore[type-arg]
+    def passes(cut: Ids) -> bool:
         may = np.isin(coupling.group_of, cut) & ~done.alive
         trial = operate(study, Plan, allowed=may if allowed is None else may & allowed, round_to=round_to, kept=kept)
         return _proof(study, trial).passed

@@ -170,11 +170,11 @@ def _program(model: nn.Module, exported: Any) -> Program:
         elif spec.kind is InputKind.CONSTANT_TENSOR or spec.kind is InputKind.BUFFER:
             constant = exported.constants.get(spec.target)
             if isinstance(constant, Tensor):
-                name = canonical.get(_identity(constant))
-                if name is None:
+                known = canonical.get(_identity(constant))
+                if known is None:
                     lifted[placeholder] = constant
                 else:
-                    parameters[placeholder] = name
+                    parameters[placeholder] = known
     nodes = tuple(exported.graph.nodes)
     written = {parameters[n.name] for n in _written(nodes) if n.name in parameters}
     written |= {name_of[t] for t in exported.graph_signature.buffers_to_mutate.values() if t in name_of}

@@ -55,7 +55,7 @@ def _placeholder(program: Program, node: fx.Node) -> Known | None:
 
 
 def _step(node: fx.Node, env: dict[fx.Node, Any], dtype: torch.dtype) -> Any:
-    bound = fx.map_arg(arguments(node.target, node.args, node.kwargs), lambda n: env.get(n))
+    bound = fx.map_arg(arguments(node.target, node.args, node.kwargs), env.get)
     shapes = shapes_of(node)
     if not shapes:
         return None

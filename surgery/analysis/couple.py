@@ -79,7 +79,7 @@ def _placeholder(
 
 def _step(node: fx.Node, env: dict[fx.Node, Any], ledger: Ledger, call_type: type[Call]) -> Any:
     """One op: its rule's answer, checked for ids that got lost."""
-    bound = fx.map_arg(arguments(node.target, node.args, node.kwargs), lambda n: env.get(n))
+    bound = fx.map_arg(arguments(node.target, node.args, node.kwargs), env.get)
     shapes = shapes_of(node)
     operands = _values(bound)
     call = call_type(node.name, _op_name(node), shapes or ((),), ledger)

@@ -130,7 +130,7 @@ def _gathered_by_group(tensor: Tensor, inner: AxisCut, others: Sequence[AxisCut]
     width = inner.size // inner.conv_groups
     keep = torch.tensor(inner.keep)  # on the CPU, for the meta device has no values to sort
     groups = keep // width
-    staying, counts = groups.unique(return_counts=True)
+    staying = groups.unique()
     columns = (keep % width).reshape(staying.numel(), -1)  # (surviving groups, columns left)
     outer = next((axis for axis in others if axis.dim == 0), None)
     rows = torch.tensor(outer.keep) if outer else torch.arange(tensor.shape[0])

@@ -36,7 +36,7 @@ class Mismatch:
     fact: str
 
 
-class _Differs(Exception):
+class _DiffersError(Exception):
     """A size or an id is not as planned."""
 
 
@@ -53,7 +53,7 @@ class _Inherited(Ledger):
         _, ids = next(self.coming, ("", np.empty(0, np.int64)))
         left = ids[self.alive[ids]]
         if left.size != size:
-            raise _Differs(f"{size} new channels where the plan has {left.size}")
+            raise _DiffersError(f"{size} new channels where the plan has {left.size}")
         return left
 
     def scratch(self, size: int) -> Ids:
@@ -128,14 +128,14 @@ def _ids_differ(
             grouped = axis.ids.ndim == 2
             ids = ledger.scratch(size) if grouped else axis.ids[alive_ids[axis.ids]]
             if ids.size != size:
-                raise _Differs(f"{name} has {size} positions on dim {dim}, the plan {ids.size}")
+                raise _DiffersError(f"{name} has {size} positions on dim {dim}, the plan {ids.size}")
             ledger.axes[name, dim] = Axis(name, dim, ids)
             blocks.append(on_dim(ids, len(shape), dim))
         return Layout(shape, tuple(blocks))
 
     try:
         run(after, ledger, place)
-    except (_Differs, ValueError, IndexError) as error:
+    except (_DiffersError, ValueError, IndexError) as error:
         done = [twin[name] for name in ledger.layouts if name in twin]
         at = done[-1] if done else next(iter(twin.values()))
         return _mismatch(program, at, str(error))

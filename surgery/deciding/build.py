@@ -41,7 +41,7 @@ def build(
     """
     folds, carries = _writes(program, known, readings, decision)
     producers, _ = sides_of(program, coupling)
-    masked = ~decision.alive | _carrying(coupling, readings, decision)
+    masked = ~decision.alive | carrying(coupling, readings, decision)
     zeros = zeros_of(program, coupling, masked, masked & columns if columns is not None else np.zeros_like(masked))
     resting = program.tensors if folds or carries else {}
     return kind(
@@ -92,7 +92,7 @@ def zeros_of(program: Program, coupling: Coupling, rows: Bools, columns: Bools) 
     return (*_zeros(coupling, producers, rows), *_zeros(coupling, consumers, columns))
 
 
-def _carrying(coupling: Coupling, readings: list[Reading], decision: Decision) -> Bools:
+def carrying(coupling: Coupling, readings: list[Reading], decision: Decision) -> Bools:
     """Channels that stay to carry constants: they are zeroed like those that go, `[n_channels]`."""
     found = np.zeros(coupling.n_channels, bool)
     for index, carriers in decision.carriers.items():
@@ -176,7 +176,7 @@ def _groups(
     zeroed = np.zeros(coupling.n_channels, bool)
     for channels, zero in rows.values():
         zeroed[channels[zero]] = True
-    stranded = zeroed & decision.alive & ~_carrying(coupling, readings, decision)
+    stranded = zeroed & decision.alive & ~carrying(coupling, readings, decision)
     axes: dict[int, list[Axis]] = {}
     for axis in coupling.axes.values():
         for group in np.unique(coupling.group_of[coupling.channel_of[axis.ids]]):

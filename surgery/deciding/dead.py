@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from surgery.coupling import Bools, Coupling, Uniform
-from surgery.deciding.reads import Reading
+from surgery.deciding.reads import Floats, Reading
 from surgery.layout import Ids
 
 MIN_CARRIER_RATIO = 0.1
@@ -78,7 +78,7 @@ class Case:
     coupling: Coupling
     readings: Sequence[Reading]
     where: Place
-    run_time_values: dict[int, np.ndarray] = field(default_factory=dict)  # type: ignore[type-arg]
+    run_time_values: dict[int, Floats] = field(default_factory=dict)
 
 
 def decide(
@@ -175,7 +175,8 @@ def _fill_rows(case: Case, decision: Decision, uniform: Uniform) -> bool:
 
 def needs_fold(reading: Reading, alive: Bools) -> Bools:
     """Inputs that go here while something alive reads their constant other than zero, `[g, i]`."""
-    return ~alive[reading.channels] & reading.read_by(alive) & reading.constant & (reading.value != 0)
+    needed: Bools = ~alive[reading.channels] & reading.read_by(alive) & reading.constant & (reading.value != 0)
+    return needed
 
 
 def _carry(case: Case, decision: Decision) -> bool:

@@ -61,10 +61,12 @@ class Reading:
     def foldable(self) -> Bools:
         """Inputs that may go although they are read: constants that are zero, or can be folded, `[g, i]`."""
         if self.use.weight is None:
-            return self.constant & (self.value == 0)
+            zero: Bools = self.constant & (self.value == 0)
+            return zero
         may = self.slot is not None and not self.use.borders
         carried = self.use.borders and self.weight_name is not None and self.channels.shape[1] > 1
-        return self.constant & ((self.value == 0) | may | carried)
+        able: Bools = self.constant & ((self.value == 0) | may | carried)
+        return able
 
     def read_by(self, alive: Bools) -> Bools:
         """Which inputs an alive output channel reads, `[g, i]`."""

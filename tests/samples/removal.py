@@ -75,6 +75,8 @@ class Run:
         for node in self.program.nodes:
             if node.op == "placeholder" and node.name in self.program.parameters:
                 self.env[node] = self._parameter(self.program.parameters[node.name])
+            elif node.op == "placeholder" and node.name in self.program.lifted:
+                self.env[node] = self.program.lifted[node.name]
             elif node.op == "placeholder":
                 self.env[node] = next(plain, torch.zeros(1))
             elif node.op == "call_function":

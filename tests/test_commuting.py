@@ -1,0 +1,83 @@
+"""Removing commutes with the op: take units from the operands and run it, or run it and take them from the output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from surgery.analysis.couple import couple
+from surgery.coupling import Bools, Coupling
+from surgery.layout import Ids
+from tests.samples import SAMPLES
+from tests.samples.removal import Run, dropped, output_layouts, removable
+from tests.samples.sample import Sample
+
+OUTPUT = "it is an output of the model"
+
+
+def coupled(sample: Sample) -> Coupling:
+    """The sample's coupling, as if something followed its output."""
+    coupling = couple(sample.program)
+    return replace(coupling, pins=tuple(pin for pin in coupling.pins if pin.reason != OUTPUT))
+
+
+def seeds(coupling: Coupling) -> Iterator[Ids]:
+    """Where removals start: every free channel, every row of a rectangle that may lose rows, some random handfuls."""
+    free = np.flatnonzero(coupling.pin_of < 0)
+    yield from free[:, None]
+    for uniform in coupling.uniforms:
+        if not uniform.rows_stay and len(uniform.arrays[0]) > 1:
+            yield coupling.channel_of[uniform.arrays[0][0]]
+            yield coupling.channel_of[uniform.arrays[-1][-1]]
+    rng = np.random.default_rng(1)
+    for _ in range(4):
+        yield free[rng.random(free.size) < 0.3]
+
+
+def removals(coupling: Coupling) -> list[Bools]:
+    """Distinct sets of channels that stay, with every channel that can go missing from at least one of them."""
+    rng = np.random.default_rng(0)
+    found: dict[bytes, Bools] = {}
+    for seed in seeds(coupling):
+        for _ in range(3):
+            alive = removable(coupling, seed, rng)
+            if alive is not None and not alive.all():
+                found.setdefault(alive.tobytes(), alive)
+                break
+    return list(found.values())
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=str)
+def test_removing_commutes_with_the_op(sample: Sample) -> None:
+    coupling = coupled(sample)
+    layouts = list(output_layouts(sample.program, coupling))
+    for alive in removals(coupling):
+        whole = Run(sample.program, coupling, sample.tensors, alive, without=False).outputs()
+        slim = Run(sample.program, coupling, sample.tensors, alive, without=True).outputs()
+        alive_ids = alive[coupling.channel_of]
+        expected = [dropped(tensor, layout, alive_ids) for tensor, layout in zip(whole, layouts, strict=True)]
+        torch.testing.assert_close(slim, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=str)
+def test_what_is_free_is_left_free(sample: Sample) -> None:
+    coupling = coupled(sample)
+    gone = ~np.all([np.ones(coupling.n_channels, bool), *removals(coupling)], axis=0)
+    counts = {}
+    for (name, dim), axis in coupling.axes.items():
+        channels = np.unique(coupling.channel_of[axis.ids])
+        if gone[channels].any():
+            counts[name, dim] = int(gone[channels].sum())
+    assert counts == sample.counts
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=str)
+def test_what_is_held_has_its_reason(sample: Sample) -> None:
+    reasons = {pin.reason for pin in coupled(sample).pins}
+    assert not [reason for reason in reasons if "lost track" in reason]
+    assert {held for held in sample.held if any(r.startswith(held) for r in reasons)} == set(sample.held)
+    assert [reason for reason in reasons if not any(reason.startswith(held) for held in sample.held)] == []
