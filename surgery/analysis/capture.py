@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import operator
 import warnings
@@ -14,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
 
+from surgery.analysis.inlining import inline_regions_
 from surgery.errors import CaptureError
 from surgery.inputs import Inputs
 from surgery.layout import Shape
@@ -107,26 +110,51 @@ def capture(model: nn.Module, inputs: Inputs) -> Program:
     Raises:
         CaptureError: The model refused the inputs, or `torch.export` could not capture it.
     """
-    with evaluating(model), warnings.catch_warnings(), _quiet():
+    with evaluating(model), _dataclasses_opened(model), warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # upstream's advice about export is not for our user
         try:
             exported = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
         except Exception as error:
             raise _explained(model, inputs, error) from error
+        inline_regions_(exported.graph_module)
         if _aliasing_writes(exported.graph):
             exported = exported.run_decompositions({})
     return _program(model, exported)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _dataclasses_opened(model: nn.Module) -> Iterator[None]:
+    """Inside, dataclasses in the model's output come as dicts: `torch.export` refuses those that it does not know."""
+    hook = model.register_forward_hook(lambda module, args, output: _opened(output))
     try:
         yield
     finally:
-        logger.setLevel(level)
+        hook.remove()
+
+
+def _opened(output: Any) -> Any:
+    kind = type(output)
+    if kind in (tuple, list):
+        return kind(_opened(part) for part in output)
+    if kind is dict:
+        return {key: _opened(part) for key, part in output.items()}
+    if dataclasses.is_dataclass(output) and kind not in pytree.SUPPORTED_NODES:
+        return {field.name: _opened(getattr(output, field.name)) for field in dataclasses.fields(output)}
+    return output
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Upstream logs a traceback before it raises: what the reader needs of it is in our error."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch._subclasses.fake_tensor")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _explained(model: nn.Module, inputs: Inputs, error: Exception) -> CaptureError:

@@ -183,14 +183,17 @@ def _same_units(channel: Ids, left: Ids, found: Ids) -> bool:
 
 
 def _from_traceback(program: Program, slim: nn.Module, error: CaptureError) -> Mismatch:
-    """The module whose code raised: the innermost frame that belongs to one of the model's own modules."""
+    """The module whose code raised, and the ops of that very line: the innermost frame of one of the model's modules."""
     paths = {id(module): path for path, module in slim.named_modules()}
-    frame = error.__cause__.__traceback__ if error.__cause__ is not None else None
-    module = ""
-    while frame is not None:
-        owner = frame.tb_frame.f_locals.get("self")
+    trace = error.__cause__.__traceback__ if error.__cause__ is not None else None
+    module, line = "", ""
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
         if isinstance(owner, nn.Module) and id(owner) in paths and not type(owner).__module__.startswith("torch."):
-            module = paths[id(owner)]
-        frame = frame.tb_next
-    inside = tuple(n.name for n in program.nodes if n.op == "call_function" and program.module_of(n.name) == module)
-    return Mismatch(inside, module, error.fact)
+            module, line = paths[id(owner)], f'File "{trace.tb_frame.f_code.co_filename}", line {trace.tb_lineno},'
+        trace = trace.tb_next
+    inside = [n for n in program.nodes if n.op == "call_function" and program.module_of(n.name) == module]
+    at_line = [n for n in inside if line and line in (n.meta.get("stack_trace") or "")]
+    fed = [n for node in at_line for n in node.all_input_nodes if n.op == "call_function"]
+    nodes = dict.fromkeys(n.name for n in [*at_line, *fed]) or dict.fromkeys(n.name for n in inside)
+    return Mismatch(tuple(nodes), module, error.fact)

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STREAM, INNER = 64, 128
+STREAM, INNER = 64, 192
+"""Channels that all blocks add to, and channels inside a block."""
 
 
 class Residual(nn.Module):

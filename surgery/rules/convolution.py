@@ -69,7 +69,9 @@ def _convolve(
         elif columns is not None:
             call.pin(columns, f"{call.name} meets channels that are fixed")
         sides = [side.reshape(conv_groups, -1) for side in (inputs, outputs) if side is not None]
-        if sides:
+        if len(sides) == 2 and all(side.shape[1] == 1 for side in sides):
+            call.tie(*sides)  # depthwise: a channel in is a channel out
+        elif sides:
             call.uniform(*sides, rows_stay=len(sides) == 1)
     _couple(call, outputs, bias_ids, "the bias cannot shrink", needed=bias is not None)
     if ids is not None or inputs is not None:

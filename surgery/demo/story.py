@@ -1,0 +1,116 @@
+"""The demo from beginning to end: where it writes, the order of its steps, and what it says when it is done."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from surgery.demo import steps
+from surgery.demo.account import layers_of
+from surgery.demo.digits import Digits, load_digits
+from surgery.demo.outcome import DENSE, HOOKS, SLIM, ZEROS, Outcome
+from surgery.demo.table import closing, legend, table
+from surgery.demo.telling import Teller
+from surgery.demo.training import accuracy
+from surgery.errors import InputError
+
+EPOCHS, QUICK_EPOCHS = (8, 8), (2, 1)
+"""Of training, and of training under the mask."""
+
+
+def main(*, quick: bool = False, directory: Path | None = None, as_json: bool = False) -> int:
+    """A small net is trained on real handwritten digits, masked, cut, proven, saved, exported and timed.
+
+    Args:
+        quick: Train for seconds only, and time nothing.
+        directory: Where to keep the slim net and its exports; a temporary directory by default.
+        as_json: Print one JSON object with every number, instead of the story.
+
+    Returns:
+        0, or 1 where the slim net does not answer as the masked one does.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+        InputError: `directory` is there already and holds something, or cannot be written to.
+        CheckError: An export does not compute what the slim net computes.
+    """
+    began = time.perf_counter()
+    teller = Teller(silent=as_json)
+    digits = load_digits()
+    with _place(directory) as place:
+        if not quick:
+            teller.note("This takes one to three minutes, half of it for timing.")
+        outcome = _tell(teller, digits, place, quick=quick)
+    seconds = time.perf_counter() - began
+    if as_json:
+        kept = {"directory": None if directory is None else str(directory), "seconds": round(seconds, 1)}
+        sys.stdout.write(json.dumps(outcome.as_dict() | kept, indent=2) + "\n")
+    else:
+        _conclude(teller, outcome, directory)
+    teller.note(f"({seconds:.0f} seconds in all)")
+    return 0 if outcome.passed else 1
+
+
+@contextmanager
+def _place(directory: Path | None) -> Iterator[Path]:
+    """The directory to write into: the user's, which must be new or empty, or one that vanishes again."""
+    if directory is None:
+        with tempfile.TemporaryDirectory(prefix="surgery-demo-") as temporary:
+            yield Path(temporary)
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        taken = any(directory.iterdir())
+    except OSError as error:
+        fact = f"cannot use {str(directory)!r} as a directory: {error.strerror}"
+        raise InputError(fact, "choose another one") from error
+    if taken:
+        raise InputError(f"the directory {str(directory)!r} is not empty", "name a new one: nothing is overwritten")
+    yield directory
+
+
+def _tell(teller: Teller, digits: Digits, place: Path, *, quick: bool) -> Outcome:
+    """Every step in order, and all their numbers."""
+    epochs, more_epochs = QUICK_EPOCHS if quick else EPOCHS
+    dense, dense_answers = steps.train(teller, digits, epochs)
+    masked, masked_answers = steps.mask(teller, dense, digits, more_epochs)
+    result, proof = steps.cut(teller, masked, digits)
+    slim_answers = steps.compare(teller, masked_answers, result.model, digits)
+    reload_difference = steps.save(teller, result, place, digits)
+    exports = steps.export_all(teller, result.model, place, digits)
+    benchmark = None if quick else steps.measure(teller, dense, masked, result.model, digits)
+    if benchmark is not None:
+        (place / "benchmark.json").write_text(benchmark.to_json(), encoding="utf-8")
+
+    answers = {DENSE: dense_answers, HOOKS: masked_answers, ZEROS: masked_answers, SLIM: slim_answers}
+    before, per_picture = (DENSE, HOOKS, ZEROS), steps.EXAMPLES
+    return Outcome(
+        accuracy={name: accuracy(answer, digits.test_labels) for name, answer in answers.items()},
+        test_digits=len(slim_answers),
+        same_predictions=int((masked_answers.argmax(1) == slim_answers.argmax(1)).sum()),
+        largest_difference=float((masked_answers - slim_answers).abs().max()),
+        layers=layers_of(masked, result.plan),
+        params=dict.fromkeys(before, result.params_before) | {SLIM: result.params_after},
+        macs=dict.fromkeys(before, result.macs_before // per_picture) | {SLIM: result.macs_after // per_picture},
+        proof=proof,
+        reload_difference=reload_difference,
+        exports=exports,
+        benchmark=benchmark,
+    )
+
+
+def _conclude(teller: Teller, outcome: Outcome, directory: Path | None) -> None:
+    teller.show(table(outcome))
+    for line in legend(outcome):
+        teller.say(line, indent=0)
+    teller.say("")
+    teller.say(closing(outcome), indent=0)
+    if directory is not None:
+        teller.say(
+            f"The files are in {directory}: {', '.join(sorted(file.name for file in directory.iterdir()))}.", indent=0
+        )
