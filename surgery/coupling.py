@@ -64,6 +64,10 @@ class Uniform:
     node: str
 
 
+class LedgerError(Exception):
+    """The ledger refuses what a rule writes down: a second run is not like the first."""
+
+
 Orientation = Literal["out_in", "in_out"]
 
 

@@ -51,7 +51,7 @@ def _placeholder(program: Program, node: fx.Node) -> Known | None:
     tensor: Tensor | None = program.tensors[name] if name is not None else program.lifted.get(node.name)
     if tensor is None or tensor.is_meta or name in program.mutated:
         return Known.anything(shapes[0])
-    return Known.of(tuple(tensor.shape), tensor.detach(), torch.zeros([1] * tensor.dim(), dtype=torch.bool))
+    return Known.of(tuple(tensor.shape), tensor.detach().cpu(), torch.zeros([1] * tensor.dim(), dtype=torch.bool))
 
 
 def _step(node: fx.Node, env: dict[fx.Node, Any], dtype: torch.dtype) -> Any:
@@ -62,7 +62,10 @@ def _step(node: fx.Node, env: dict[fx.Node, Any], dtype: torch.dtype) -> Any:
     call = KnownCall(node.target, bound, shapes, dtype)
     rule = find_rule(node.target)
     if rule is not None and rule.knows is not None:
-        return rule.knows(call, **bound)
+        try:
+            return rule.knows(call, **bound)
+        except Exception:  # a fault of a rule must not cost the user the whole analysis; what is not known varies
+            return call.anything()
     return _computed(call, bound) if rule is not None or not _operands(bound) else call.anything()
 
 

@@ -11,7 +11,7 @@ from torch import fx
 import surgery.rules  # noqa: F401  # fills the rule table
 from surgery.analysis.capture import Program, shapes_of, written_argument
 from surgery.calls import Call, Value
-from surgery.coupling import UNUSED, Axis, Coupling, Ledger, Pin, Uniform
+from surgery.coupling import UNUSED, Axis, Coupling, Ledger, LedgerError, Pin, Uniform
 from surgery.layout import Ids, Layout, covered, on_dim
 from surgery.registry import Rule, arguments, find_rule
 
@@ -87,8 +87,14 @@ def _step(node: fx.Node, env: dict[fx.Node, Any], ledger: Ledger, call_type: typ
     if rule is None:
         answer = _unruled(call, operands, shapes)
     else:
-        answer = rule.couple(call, **bound)
-        _conserve(call, rule, operands, answer)
+        try:
+            answer = rule.couple(call, **bound)
+        except LedgerError:
+            raise
+        except Exception as error:  # a fault of a rule must not cost the user the whole analysis
+            answer = _unruled(call, operands, shapes, f"the rule for {call.op} failed: {type(error).__name__}: {error}")
+        else:
+            _conserve(call, rule, operands, answer)
     return _named(node, answer, ledger)
 
 
@@ -117,11 +123,11 @@ def _values(bound: dict[str, Any]) -> list[Value]:
     return found
 
 
-def _unruled(call: Call, operands: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> Any:
+def _unruled(call: Call, operands: Sequence[Value], shapes: Sequence[tuple[int, ...]], reason: str = "") -> Any:
     """Nobody knows what it does: whatever reaches it stays."""
     if any(value.layout.blocks for value in operands):
         call.ledger.unruled.setdefault(call.op, []).append(call.node)
-        call.hold_all(operands, f"no rule for {call.op}")
+        call.hold_all(operands, reason or f"no rule for {call.op}")
     outputs = tuple(Layout(shape) for shape in shapes)
     return outputs[0] if len(outputs) == 1 else outputs or None
 

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -79,10 +80,14 @@ def replaced(directory: str | os.PathLike[str], *, overwrite: bool) -> Iterator[
             for name in FILES:
                 _sync(staging / name)
             _sync(staging)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        try:
             _put(staging, target)
             _sync(target.parent)
         finally:
-            _remove(staging)  # what was begun, or the old one
+            _remove(staging)  # the old one; or the new one, where it could not take its place
     except OSError as error:
         raise InputError(
             f"cannot write {str(directory)!r}: {error.strerror or error}", "make room, or choose another place"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import msgspec
 import torch
@@ -61,6 +62,7 @@ def save(
             notes=result.notes,
         )
         (place / MANIFEST).write_bytes(manifest.to_json())
+        shutil.copymode(place / MANIFEST, place / WEIGHTS)  # safetensors lets nobody else read its files
 
 
 def _word(dtype: torch.dtype) -> str:

@@ -13,10 +13,10 @@ from torch import nn
 from surgery.coupling import Bools
 from surgery.cutting.cut import cut_
 from surgery.cutting.recheck import Mismatch, recheck
-from surgery.cutting.repair import find_edits
+from surgery.cutting.repair import find_edits, uneven
 from surgery.deciding.build import build
 from surgery.deciding.cuts import Cuts
-from surgery.deciding.dead import decide
+from surgery.deciding.dead import decide, needs_fold
 from surgery.deciding.study import Study
 from surgery.layout import Ids, Layout
 
@@ -58,13 +58,17 @@ def operate(
     banned: set[str] = set()
     while True:
         decision = decide(study.case, allowed=allowed, round_to=round_to, kept=staying)
+        unequal = uneven(study.model, study.program, study.coupling, decision.alive, banned)
+        if unequal is not None:
+            staying.append(unequal)
+            continue
         cuts = build(kind, study.program, study.coupling, study.known, study.readings, decision, columns=columns)
         if cuts.empty:
             return Operation(copy.deepcopy(study.model), cuts, decision.alive)
         edits = find_edits(study.model, study.program, study.coupling, decision.alive, banned)
         cuts = replace(cuts, edits=edits)
         slim = cut_(copy.deepcopy(study.model), cuts)
-        mismatch = recheck(study.program, study.coupling, decision.alive, slim, study.inputs)
+        mismatch = recheck(study.program, study.coupling, decision.alive, cuts, slim, study.inputs)
         if mismatch is None:
             return Operation(slim, cuts, decision.alive)
         if mismatch.module not in banned and any(edit.module == mismatch.module for edit in edits):
@@ -76,6 +80,10 @@ def operate(
 def _blamed(study: Study, alive: Bools, mismatch: Mismatch) -> tuple[Ids, str]:
     """The removed channels at the place of a mismatch; all of its module's, or of the model's, where there are none."""
     program = study.program
+    place = program.where(mismatch.nodes[0]) if mismatch.nodes else mismatch.module or "the model"
+    if mismatch.bias:
+        folded = [r.channels[needs_fold(r, alive)] for r in study.readings if r.slot == mismatch.bias]
+        return np.unique(np.concatenate(folded)), f"a constant that cannot be folded into {place}: {mismatch.fact}"
     inside = [
         n.name for n in program.nodes if n.op == "call_function" and mismatch.module in program.modules_of(n.name)
     ]
@@ -84,7 +92,6 @@ def _blamed(study: Study, alive: Bools, mismatch: Mismatch) -> tuple[Ids, str]:
         channels = _removed_at(study, alive, names)
         if channels.size:
             break
-    place = program.where(mismatch.nodes[0]) if mismatch.nodes else mismatch.module or "the model"
     return channels, f"the code at {place} cannot run narrower: {mismatch.fact}"
 
 

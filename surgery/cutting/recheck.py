@@ -14,7 +14,8 @@ from torch import fx, nn
 
 from surgery.analysis.capture import Program, capture
 from surgery.analysis.couple import run
-from surgery.coupling import Axis, Bools, Coupling, Ledger
+from surgery.coupling import Axis, Bools, Coupling, Ledger, LedgerError
+from surgery.deciding.cuts import Cuts
 from surgery.errors import CaptureError
 from surgery.inputs import Inputs
 from surgery.layout import Ids, Layout, on_dim, squeezed, survivors
@@ -29,14 +30,16 @@ class Mismatch:
         nodes: The nodes concerned (of the program before the cut).
         module: Path of the module whose code it is.
         fact: What differs.
+        bias: The bias that was made for a fold and is not read, or an empty string.
     """
 
     nodes: tuple[str, ...]
     module: str
     fact: str
+    bias: str = ""
 
 
-class _DiffersError(Exception):
+class _DiffersError(LedgerError):
     """A size or an id is not as planned."""
 
 
@@ -62,12 +65,15 @@ class _Inherited(Ledger):
         return np.arange(self.n_ids - size, self.n_ids, dtype=np.int64)
 
 
-def recheck(program: Program, coupling: Coupling, alive: Bools, slim: nn.Module, inputs: Inputs) -> Mismatch | None:
+def recheck(
+    program: Program, coupling: Coupling, alive: Bools, cuts: Cuts, slim: nn.Module, inputs: Inputs
+) -> Mismatch | None:
     """Capture the slim model and compare; None where everything is as planned.
 
     Args:
         program, coupling: The model before the cut.
         alive: Which channels stay, `[n_channels]`.
+        cuts: What was cut and folded.
         slim: The model after the cut.
         inputs: The example inputs.
     """
@@ -75,6 +81,11 @@ def recheck(program: Program, coupling: Coupling, alive: Bools, slim: nn.Module,
         after = capture(slim, inputs)
     except CaptureError as error:
         return _from_traceback(program, slim, error)
+    for fold in cuts.folds:
+        if fold.bias in after.unused:
+            path = fold.bias.rpartition(".")[0]
+            nodes = tuple(n.name for n in program.nodes if n.op == "call_function" and program.module_of(n.name) == path)
+            return Mismatch(nodes, path, "it does not read the bias that was made for a constant", fold.bias)
     before_nodes = [n for n in program.nodes if n.op == "call_function"]
     after_nodes = [n for n in after.nodes if n.op == "call_function"]
     for old, new in zip(before_nodes, after_nodes, strict=False):

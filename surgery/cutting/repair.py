@@ -90,6 +90,37 @@ def find_edits(
     return tuple(edit for key, edit in edits.items() if key not in clashes)
 
 
+def uneven(
+    model: nn.Module, program: Program, coupling: Coupling, alive: Bools, banned: Collection[str]
+) -> tuple[Ids, str] | None:
+    """Channels to keep so that sizes which one attribute stands for stay equal, with the reason; None where all are.
+
+    `split((self.c, self.c), 1)` can only hand out two halves of one size. Arguments as in `find_edits`.
+    """
+    sizes: dict[tuple[str, int], list[Bools]] = {}
+    channels: dict[tuple[str, int], list[Ids]] = {}
+    for node in program.nodes:
+        if node.op != "call_function" or program.module_of(node.name) in banned:
+            continue
+        path = program.module_of(node.name)
+        value = coupling.layouts.get(node.name)
+        for layout in value if isinstance(value, tuple) else (value,) if value is not None else ():
+            for block in layout.blocks:
+                old = block.size
+                if len(covered(block)) > 1 or not _writes_sizes(node, {old: 0}) or not any(_matching(model, path, {old: 0})):
+                    continue
+                ids = coupling.channel_of[block.ravel()]
+                channels.setdefault((path, old), []).append(ids)
+                sizes.setdefault((path, old), []).append(alive[ids])
+    for (path, old), here in sizes.items():
+        widest = max(int(a.sum()) for a in here)
+        for ids, a in zip(channels[path, old], here, strict=True):
+            if (need := widest - int(a.sum())) > 0:
+                place = path or "the model"
+                return ids[~a][:need], f"kept, for {place} has one number for this size and others that were {old}"
+    return None
+
+
 def _conv_groups(model: nn.Module, program: Program, coupling: Coupling, alive: Bools) -> Iterator[Edit]:
     """`groups` of convolutions that lose whole conv groups (every depthwise one that is cut)."""
     for use in coupling.uses:

@@ -59,12 +59,15 @@ def _convolve(
     elif orientation == "out_in":
         inputs, outputs = ids, rows
     else:
-        inputs, outputs = rows, call.fresh(n_out) if n_out > 1 else None
+        follows = columns is not None or (weight.shape[1] == 1 and rows is not None)
+        inputs, outputs = rows, call.fresh(n_out) if follows else None
         _couple(call, ids, rows, "the weight's input channels are fixed")
     if conv_groups > 1:
         # position j of a grouped weight's dim 1 is another channel in each of its groups
         inner, inner_dim = (inputs, in_dim) if orientation == "out_in" else (outputs, out_dim)
-        if inner is not None:
+        if inner is not None and columns is None and (weight.shape[1] > 1 or rows is None):
+            call.pin(inner, "the weight's input channels are fixed")
+        elif inner is not None:
             call.delegate(Value(weight.node, w, weight.parameter), inner_dim, inner.reshape(conv_groups, -1))
         elif columns is not None:
             call.pin(columns, f"{call.name} meets channels that are fixed")

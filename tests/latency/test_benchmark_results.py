@@ -102,6 +102,7 @@ ROW = ["cells", 0, "rows", 0]
             "'masked' has 1 samples in eager, 1 thread, cpu, batch 1, which do not",
         ),
         (changed([*ROW, "cpu_ms"], [1.0]), "do not pair with the others"),
+        (changed([*ROW], {"model": "masked", "latency_ms": [1.0], "cpu_ms": [1.0]}), "do not pair with the others"),
         (changed([*ROW, "latency_ms", 3], -1.0), "'masked' has a latency that is not a positive number"),
         (changed([*ROW, "latency_ms", 3], 0), "not a positive number"),
         (changed([*ROW, "cpu_ms", 3], -1.0), "processor or device time below 0"),

@@ -94,7 +94,7 @@ PLAIN = (
         "conv1d padding='same', in two groups",
         lambda x, w: F.conv1d(x, w, padding="same", groups=2),
         {"x": (3, 8, 5), "w": (6, 4, 2)},
-        free="x0 x1 w0 w1",
+        free="x0 x1 w0 w1:8",
         held=("conv1d slides over it", "a convolution's kernel"),
         found=(0, 2),
         sparse={"w": rows(6, 4, 2)},
@@ -144,7 +144,7 @@ GROUPED = (
         {"x": (2, 9, 5, 7), "w": (12, 3, 2, 4), "b": (12,)},
         free="x0 x1 w0 w1:9 b0",
         held=("conv2d slides over it", "a convolution's kernel"),
-        found=(0, 1, 2),
+        found=(0, 1, 2, 3),
         sparse={"w": rows(12, 3, 2, 4)},
     ),
     Sample(
@@ -188,7 +188,22 @@ GROUPED = (
         lambda x, w: F.conv2d(x, w, groups=2),
         {"x": (3, 8, 5, 7), "w": Plain((6, 4, 2, 3))},
         free="x0",
-        held=("conv2d slides over it", "the weight cannot shrink"),
+        held=("conv2d slides over it", "the weight's input channels are fixed"),
+    ),
+    Sample(
+        "conv2d depthwise with an untracked weight",
+        lambda x, w: F.conv2d(x, w, groups=6),
+        {"x": (2, 6, 5, 7), "w": Plain((6, 1, 2, 3))},
+        free="x0",
+        held=("conv2d slides over it", "the weight's input channels are fixed"),
+    ),
+    Sample(
+        "conv2d depthwise whose weight is one kernel stretched",
+        lambda x, w: F.conv2d(x, w.expand(6, 1, 2, 3), groups=6),
+        {"x": (2, 6, 5, 7), "w": (1, 1, 2, 3)},
+        free="x0",
+        held=("conv2d slides over it", "the weight's input channels are fixed", "a convolution's kernel"),
+        found=(0, 1, 2),
     ),
     Sample(
         "a grouped weight read twice",
@@ -201,7 +216,7 @@ GROUPED = (
         "a grouped weight read in groups of two sizes",
         lambda x, y, w: (F.conv2d(x, w, groups=2), F.conv2d(y, w, groups=3)),
         {"x": (3, 8, 5, 7), "y": (2, 12, 4, 6), "w": (6, 4, 2, 3)},
-        free="x0 y0 w0",
+        free="x0 y0",
         held=("conv2d slides over it", "a convolution's kernel", "w is used with different conv_groups"),
     ),
     Sample(
@@ -263,11 +278,49 @@ FIXED = (
         lambda x, w: F.conv2d(x, w.reshape(4, 6, 3, 1)),
         {"x": (2, 6, 5, 7), "w": (24, 3)},
         free="x0",
-        held=("conv2d slides over it", "a convolution's kernel", "the weight's rows and columns are entangled"),
+        held=("conv2d slides over it", "a convolution's kernel", "the weight's input channels are fixed", "the weight's rows and columns are entangled"),
+    ),
+)
+
+JOINT = (
+    Sample(
+        "conv2d reads a view of a vector",
+        lambda x, w: F.conv2d(x.view(3, 6, 2, 4), w, padding=1),
+        {"x": (3, 48), "w": (5, 6, 2, 3)},
+        free="x0 x1:6 w0 w1",
+        held=("a convolution's kernel",),
+    ),
+    Sample(
+        "conv2d in groups reads a view of a vector",
+        lambda x, w: F.conv2d(x.view(3, 6, 2, 4), w, groups=3),
+        {"x": (3, 48), "w": (9, 2, 2, 3)},
+        free="x0 x1:6 w0 w1:6",
+        held=("a convolution's kernel",),
+    ),
+    Sample(
+        "conv2d whose batch and channels are entangled",
+        lambda x, w: F.conv2d(x.view(3, 4, 2, 5), w),
+        {"x": (12, 2, 5), "w": (6, 4, 1, 3)},
+        free="x0:4 w0 w1",
+        held=("conv2d slides over it", "a convolution's kernel"),
     ),
 )
 
 TRANSPOSED = (
+    Sample(
+        "conv_transpose2d whose groups have an untracked weight",
+        lambda x, w: F.conv_transpose2d(x, w, groups=2),
+        {"x": (3, 8, 5, 7), "w": Plain((8, 5, 2, 3))},
+        free="x0",
+        held=("conv_transpose2d slides over it", "the weight's input channels are fixed"),
+    ),
+    Sample(
+        "conv_transpose2d whose grouped weight has fixed columns",
+        lambda x, w: F.conv_transpose2d(x, w.expand(8, 5, 2, 3), groups=2),
+        {"x": (3, 8, 5, 7), "w": (8, 1, 2, 3)},
+        free="x0 x1 w0",
+        held=("conv_transpose2d slides over it", "a convolution's kernel"),
+    ),
     Sample(
         "conv_transpose2d",
         lambda x, w, b: F.conv_transpose2d(x, w, b, stride=(2, 3), padding=1, output_padding=(1, 0), dilation=(2, 1)),
@@ -284,7 +337,7 @@ TRANSPOSED = (
         {"x": (3, 8, 4, 5), "w": (8, 5, 2, 3), "b": (10,)},
         free="x0 x1 w0 w1:10 b0",
         held=("conv_transpose2d slides over it", "a convolution's kernel"),
-        found=(0, 2),
+        found=(0, 2, 5, 6, 7),
         sparse={"w": rows(8, 5, 2, 3, inputs=0)},
     ),
     Sample(
@@ -351,4 +404,4 @@ TRANSPOSED = (
     ),
 )
 
-SAMPLES = (*PLAIN, *GROUPED, *FIXED, *TRANSPOSED)
+SAMPLES = (*PLAIN, *GROUPED, *FIXED, *JOINT, *TRANSPOSED)

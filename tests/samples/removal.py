@@ -143,9 +143,9 @@ class Run:
     def _size(self, node: fx.Node, bound: dict[str, Any], key: str) -> Any:  # noqa: C901, PLR0911
         new = self._shapes(node)
         if key == "groups":
-            use = next(u for u in self.coupling.uses if u.node == node.name)
-            sides = [ids for ids in (use.ids, use.rows) if ids is not None]
-            return int(np.all([self.alive[ids].any(1) for ids in sides], axis=0).sum())
+            uses = [u for u in self.coupling.uses if u.node == node.name]
+            sides = [ids for u in uses for ids in (u.ids, u.rows) if ids is not None]
+            return int(np.all([self.alive[ids].any(1) for ids in sides], axis=0).sum()) if sides else bound[key]
         if key in ("size", "shape", "sizes") and "unflatten" in str(node.target):
             dim = bound["dim"] % len(node.args[0].meta["val"].shape)  # type: ignore[union-attr]
             return list(new[0][dim : dim + len(bound[key])])
