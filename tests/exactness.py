@@ -76,7 +76,8 @@ def distance(
         wide = [outputs(masked64, args, torch.float64) for args in inputs]
         spreads = [float((a - b).abs().max()) for a, b in zip(*wide, strict=True)]
         largest = [max(float(a.abs().max()), float(b.abs().max())) for a, b in zip(*wide, strict=True)]
-        health = min(health, *(s / m for s, m in zip(spreads, largest, strict=True)))
+        health = min(health, *(s / m if m else 0.0 for s, m in zip(spreads, largest, strict=True)))
+        spreads = [s or m or 1.0 for s, m in zip(spreads, largest, strict=True)]
         for args, truth in zip(inputs, wide, strict=True):
             runs = [
                 outputs(slim64, args, torch.float64),

@@ -232,6 +232,8 @@ def _conv(b: Builder, g: Gene) -> None:
     kind: Any = nn.Conv2d if two else nn.Conv1d
     if two and n[7] % 12 == 11 and mode == "zeros" and not isinstance(padding, str):
         kind = steps.Standardised
+    if padding == "same" and kernel == 2:
+        raise Skip  # torch warns that it copies
     try:
         module = kind(inputs, outputs, kernel, stride, padding, dilation, conv_groups, bias, padding_mode=mode)
     except ValueError as error:
@@ -445,7 +447,7 @@ def _reshape(b: Builder, g: Gene) -> None:
             ("global pool", lambda x: x.mean((2, 3))), ("flatten", lambda x: x.flatten(1)),
             ("tokens", lambda x: x.flatten(2).transpose(1, 2)), ("sequence", lambda x: x.flatten(2)),
             ("transpose", lambda x: x.transpose(2, 3)), ("rows", lambda x: x.mean(3)), ("sum pool", lambda x: x.sum((2, 3)) * 0.1),
-            ("amax", lambda x: x.amax((2, 3), keepdim=True)), ("std", lambda x: x.std((2, 3), keepdim=True)),
+            ("amax", lambda x: x.amax((2, 3), keepdim=True)), ("std", lambda x: x.std((2, 3), correction=0, keepdim=True)),
         ]  # fmt: skip
         b.call(g, steps.Apply(*_pick(functions, n[0])), wire)
     elif x.dim() == 3:
@@ -485,7 +487,7 @@ def _over_channels(b: Builder, g: Gene) -> None:
     functions: list[tuple[str, Callable[[Tensor], Tensor]]] = [
         ("sum", lambda x: x.sum(1, keepdim=True)), ("mean", lambda x: x.mean(1, keepdim=True)),
         ("amax", lambda x: x.amax(1, keepdim=True)), ("softmax", lambda x: x.softmax(1)), ("cumsum", lambda x: x.cumsum(1)),
-        ("normalize", lambda x: F.normalize(x, dim=1)), ("sort", lambda x: x.sort(1)[0]), ("var", lambda x: x.var(1, keepdim=True)),
+        ("normalize", lambda x: F.normalize(x, dim=1)), ("sort", lambda x: x.sort(1)[0]), ("var", lambda x: x.var(1, correction=0, keepdim=True)),
         ("unfold", lambda x: F.unfold(x, 2) if x.dim() == 4 else x.unfold(2, 2, 1).mean(3)),
         ("write", lambda x: _written(x)), ("renorm", lambda x: torch.renorm(x, 2, 1, 1.0)),
     ]  # fmt: skip

@@ -140,7 +140,7 @@ def _fill_(skeleton: nn.Module, state: Mapping[str, Tensor], saved: Saved) -> No
         "not in the model": sorted(state.keys() - expected.keys()),
         "of another shape": sorted(odd),
     }
-    if found := [f"{len(names)} tensors {what}: {_listed(names)}" for what, names in groups.items() if names]:
+    if found := [f"{_count(names)} {what}: {_listed(names)}" for what, names in groups.items() if names]:
         raise InputError(f"{saved.directory} does not fit the model: " + "; ".join(found), SAME_MODEL)
     made: dict[int, Tensor] = {}
     filled: dict[str, Tensor] = {}
@@ -187,6 +187,10 @@ def _meta_entry(value: Any) -> str:
     if not isinstance(value, dict):
         return ""
     return next((str(key) for key, leaf in value.items() if isinstance(leaf, Tensor) and leaf.is_meta), "")
+
+
+def _count(names: list[str]) -> str:
+    return f"{len(names)} tensor{'' if len(names) == 1 else 's'}"
 
 
 def _listed(names: list[str]) -> str:

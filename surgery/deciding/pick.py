@@ -23,47 +23,76 @@ def lowest(
         round_to: What stays is a multiple of this, or everything.
         taken: Channels that will stay although they are chosen (carriers), `[n_channels]`; they count as staying.
     """
-    cells = _cells(coupling)
-    free = (coupling.pin_of < 0) & ~coupling.virtual
-    chosen = np.zeros(coupling.n_channels, bool)
+    atom_of, cells = _atoms(coupling)
     members = np.flatnonzero(~coupling.virtual)
     sizes = np.bincount(coupling.group_of[members], minlength=int(coupling.group_of.max(initial=-1)) + 1)
     keep = np.maximum(np.ceil(sizes * keep_ratio - 1e-9).astype(np.int64), 1)
     keep = np.minimum(-(-keep // round_to) * round_to, sizes)
     if taken is not None:
         keep = np.maximum(keep - np.bincount(coupling.group_of[taken], minlength=sizes.size), 1)
+    # atoms by one of their channels; an atom with a pinned channel stays
+    atoms = np.unique(atom_of[members])
+    score = np.bincount(atom_of[members], scores[members], coupling.n_channels)
+    free = np.ones(coupling.n_channels, bool)
+    free[atom_of[members[coupling.pin_of[members] >= 0]]] = False
     # one key per (group, cell); the same share of every cell goes
-    _, cell_of = np.unique(np.stack([coupling.group_of, cells]), axis=1, return_inverse=True)
+    _, cell_of = np.unique(np.stack([coupling.group_of[atoms], cells[atoms]]), axis=1, return_inverse=True)
     cell_of = cell_of.ravel()
-    candidates = members[free[members]]
-    order = candidates[np.lexsort((scores[candidates], cell_of[candidates]))]
-    starts = np.searchsorted(cell_of[order], np.arange(cell_of.max(initial=-1) + 1))
+    order = np.lexsort((score[atoms], cell_of))
+    order = order[free[atoms[order]]]
+    cell_sizes = np.bincount(cell_of, minlength=1)
+    starts = np.searchsorted(cell_of[order], np.arange(cell_sizes.size))
     rank = np.arange(order.size) - starts[cell_of[order]]
-    cell_sizes = np.bincount(cell_of[members], minlength=starts.size)
-    group = coupling.group_of[order]
+    group = coupling.group_of[atoms[order]]
     share = (sizes[group] - keep[group]) / sizes[group]
-    chosen[order[rank < np.floor(cell_sizes[cell_of[order]] * share + 1e-9)]] = True
+    picked = atoms[order[rank < np.floor(cell_sizes[cell_of[order]] * share + 1e-9)]]
+    chosen: Bools = np.isin(atom_of, picked) & ~coupling.virtual
     return chosen
 
 
-def _cells(coupling: Coupling) -> Ids:
-    """A label for every channel: in which row of each rectangle it lies, `[n_channels]`."""
+def _atoms(coupling: Coupling) -> tuple[Ids, Ids]:
+    """`(a channel that stands for all that are picked together, the cell it lies in)`, each `[n_channels]`.
+
+    A cell is what lies in the same row of every rectangle: the same share of each goes. Where rectangles cross, so that
+    no cell holds two channels (a shuffle: `(g, c)` read as `(c, g)`), or where a row holds one channel in some array
+    (a depthwise convolution with a multiplier), the rows of the later one are picked whole.
+    """
     generator = np.random.default_rng(1)
     label = np.zeros(coupling.n_channels, np.int64)
+    atom = np.arange(coupling.n_channels)
     for uniform in coupling.uniforms:
-        for array in uniform.arrays:
-            rows, columns = array.shape
-            if rows == 1 or columns == 1:
-                continue
-            salt = generator.integers(1, 2**61, rows)
-            channel = coupling.channel_of[array]
-            # a channel that lies in several rows is no part of any one of them
-            first = np.full(coupling.n_channels, -1, np.int64)
-            first[channel.ravel()] = np.repeat(np.arange(rows), columns)
-            spread = np.zeros(coupling.n_channels, bool)
-            elsewhere: Bools = first[channel] != np.arange(rows)[:, None]
-            spread[channel[elsewhere]] = True
-            inside = np.unique(channel)
-            inside = inside[~spread[inside]]
-            label[inside] += salt[first[inside]]
-    return label
+        arrays = [coupling.channel_of[array] for array in uniform.arrays]
+        if arrays[0].shape[0] == 1:
+            continue
+        salts = generator.integers(1, 2**61, arrays[0].shape[0])
+        marks = [_rows_of(channels, salts) for channels in arrays if channels.shape[1] > 1]
+        lonely = any(channels.shape[1] == 1 for channels in arrays)
+        if not uniform.rows_stay and marks and (lonely or _crosses(coupling, label, marks)):
+            for rows in zip(*arrays, strict=True):
+                together = np.isin(atom, atom[np.concatenate(rows)])
+                atom[together] = atom[together].min(initial=coupling.n_channels)
+            continue
+        for channels, mark in marks:
+            label[channels] += mark
+    cell = np.zeros(coupling.n_channels, np.int64)
+    np.add.at(cell, atom, label)
+    return atom, cell[atom]
+
+
+def _rows_of(channels: Ids, salts: Ids) -> tuple[Ids, Ids]:
+    """`(channels that lie in one row only, a mark of that row)`."""
+    rows = np.broadcast_to(np.arange(channels.shape[0])[:, None], channels.shape)
+    pairs = np.unique(np.stack([channels.ravel(), rows.ravel()]), axis=1)
+    inside, first, count = np.unique(pairs[0], return_index=True, return_counts=True)
+    return inside[count == 1], salts[pairs[1][first[count == 1]]]
+
+
+def _crosses(coupling: Coupling, label: Ids, marks: list[tuple[Ids, Ids]]) -> bool:
+    """Whether these rows would leave no cell with two channels, where there are such now."""
+    for channels, mark in marks:
+        group = coupling.group_of[channels]
+        before = np.unique(np.stack([group, label[channels]]), axis=1).shape[1]
+        after = np.unique(np.stack([group, label[channels] + mark]), axis=1).shape[1]
+        if before < after == channels.size:
+            return True
+    return False

@@ -12,16 +12,20 @@ from surgery.plans import Plan
 
 PLAIN_WORDS = {
     "alive:": (
-        "share their channel with a filter that lives: blocks add their results up, and masks made layer by layer "
-        "do not agree on what to drop"
+        "share their channel with a living filter of another layer: masks made layer by layer do not agree on which "
+        "channels to drop"
     ),
     "a constant that cannot be carried": (
-        "leave a constant behind (BatchNorm's shift) that a padded depthwise kernel spreads unevenly at the border"
+        "leave a constant behind (BatchNorm's shift) that a padded depthwise kernel changes at the border"
     ),
-    "carrier:": "carry on what all the removed ones still added (BatchNorm's shift): one filter for a whole layer",
-    "kept, so that the width is a multiple": "fill widths up to a multiple of 8, which processors like; it changes nothing",
+    "carrier:": (
+        "carry the constant that the removed ones still added (BatchNorm's shift): one channel does it for a whole layer"
+    ),
+    "kept, so that the width is a multiple": (
+        "could go, but fill widths up to a multiple of 8 (round_to=8), which processors are fast with"
+    ),
 }
-"""How the plan's reasons begin, and what they mean here. A reason that is not listed is printed as the plan gives it."""
+"""How the plan's reasons begin, and what they mean here. One that is not listed is printed as the plan gives it."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from surgery.export import Export
 from surgery.latency import Benchmark, Ratio
 from surgery.proof.prove import Proof
 
-DENSE, HOOKS, ZEROS, SLIM = "dense", "masked, hooks", "masked, zeros", "slim"
+DENSE, HOOKS, ZEROS, SLIM = "dense", "masked (hooks)", "masked (zeros)", "slim"
 """The four models: before masking; as `torch.nn.utils.prune` leaves it; its zeros written into the weights; cut."""
 
 BATCHES = (1, 64)

@@ -16,7 +16,7 @@ def table(outcome: Outcome) -> Table:
     """A column per model, a line per thing that counts; at most 80 characters wide."""
     made = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1))
     made.add_column("", no_wrap=True)
-    for heading in ("dense", "masked,\nhooks", "masked,\nzeros"):
+    for heading in ("dense", "masked\n(hooks)", "masked\n(zeros)"):
         made.add_column(heading, justify="right", no_wrap=True)
     made.add_column("slim", justify="right", style="bold", header_style="bold", no_wrap=True)
     made.add_column("masked\n-> slim", justify="right", no_wrap=True)
@@ -35,17 +35,19 @@ def table(outcome: Outcome) -> Table:
 
 def legend(outcome: Outcome) -> list[str]:
     """What the columns and lines of the table mean."""
-    said = [
-        "dense: before masking. hooks: as torch.nn.utils.prune leaves it, masks multiplied in at every call. zeros: the "
-        "same, with the zeros written into the weights. slim: without the filters. MACs: multiply-accumulates.",
-    ]
+    models = (
+        "dense: before masking. hooks: as torch.nn.utils.prune leaves it, masks multiplied in at every call. zeros: "
+        "the same, zeros written into the weights. slim: without the dead channels. MACs: multiply-accumulates."
+    )
+    said = [models]
     if outcome.benchmark is not None:
         said.append(
-            "Times are medians; the last column is the median of masked (zeros) over slim, measured in turn: above "
-            "1, slim is faster."
+            "Times are medians of calls in turn. Last column: masked (zeros) over slim; above 1x, slim is faster."
         )
         if any("?" in _gain(outcome, runtime, batch) for runtime in RUNTIMES for batch in BATCHES):
-            said.append("? : something else used this machine meanwhile, or the times scatter: no difference is shown.")
+            said.append(
+                "A question mark: the times scatter, or something else used the machine; that ratio proves nothing."
+            )
     return said
 
 
@@ -61,11 +63,12 @@ def closing(outcome: Outcome) -> str:
     if ratio is None:
         return f"{same}. Nothing was timed."
     where = f"in ONNX Runtime at batch {BATCHES[-1]}"
-    interval = f"(95 % interval {ratio.low:.2f} to {ratio.high:.2f})"
+    interval = f"(95% interval {ratio.low:.2f} to {ratio.high:.2f})"
     if ratio.verdict == "faster":
         return f"{same}, and is {ratio.median:.1f} times faster {where} {interval}."
     if ratio.verdict == "too noisy to say":
-        return f"{same}. Whether it is faster {where} cannot be said: {ratio.why} {interval}. Try again on an idle machine."
+        doubt = f"Whether it is faster {where} cannot be said {interval}: {ratio.why}"
+        return f"{same}. {doubt}. Try again on an idle machine."
     return f"{same}, but it is no faster {where}: {ratio.median:.2f} times {interval}."
 
 

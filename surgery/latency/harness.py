@@ -123,11 +123,10 @@ def _measured(preparation: Preparation, empty: list[Cell], settings: Settings, p
         why = f"{runtime.name} is measured on {' and '.join(runtime.devices)} only"
         return [replace(cell, rows=tuple(Row(name, failure=why) for name in names)) for cell in empty]
     what = f"benchmark {place}: timing {str(empty[0]).removesuffix(f', batch {empty[0].batch}')}"
-    unsent = any(subject.unsent for subject in preparation.subjects)
-    if runtime.name == "eager" and unsent and empty[0].device == "cpu":
-        with stage(what):
-            pairs = zip(empty, preparation.batches, strict=True)
-            return [_measured_here(preparation, cell, batch, enough) for cell, batch in pairs]
+    stays = {subject.name: subject.unsent for subject in preparation.subjects if subject.unsent}
+    here = runtime.name == "eager" and empty[0].device == "cpu"
+    if here and stays:
+        return _measured_here(preparation, empty, enough, stays, what)
     jobs, failures = [], []
     for batch in preparation.batches:
         forms: list[Form] = []
@@ -158,8 +157,19 @@ def _completed(cell: Cell, failures: Mapping[str, str], names: Sequence[str]) ->
     return replace(cell, rows=tuple(rows[name] for name in names))
 
 
-def _measured_here(preparation: Preparation, empty: Cell, batch: Batch, enough: Enough) -> Cell:
-    """An eager cell in the calling process, for models that cannot leave it."""
+def _measured_here(
+    preparation: Preparation, empty: Sequence[Cell], enough: Enough, stays: Mapping[str, str], what: str
+) -> list[Cell]:
+    """Eager cells in the calling process, since the models in `stays` cannot leave it, for the reason given."""
+    why = "; ".join(f"{name} cannot be sent to another process ({reason})" for name, reason in stays.items())
+    note = f"{why}; all models of this cell were timed in the calling process, whose environment is not controlled"
+    with stage(f"{what}, in this process"):
+        cells = [_cell_here(preparation, c, b, enough) for c, b in zip(empty, preparation.batches, strict=True)]
+    return [replace(cell, notes=(note,)) for cell in cells]
+
+
+def _cell_here(preparation: Preparation, empty: Cell, batch: Batch, enough: Enough) -> Cell:
+    """One of them."""
     calls: dict[str, Call] = {}
     failures: dict[str, str] = {}
     with ExitStack() as stack:
@@ -175,11 +185,7 @@ def _measured_here(preparation: Preparation, empty: Cell, batch: Batch, enough: 
             except Exception as error:
                 failures[subject.name] = f"{type(error).__name__}: {error}"
         cell = time_cell(empty, calls, enough)
-    why = "; ".join(
-        f"{s.name} cannot be sent to another process ({s.unsent})" for s in preparation.subjects if s.unsent
-    )
-    note = f"{why}; all models of this cell were timed in the calling process, whose environment is not controlled"
-    return _completed(replace(cell, notes=(note,)), failures, [subject.name for subject in preparation.subjects])
+    return _completed(cell, failures, [subject.name for subject in preparation.subjects])
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -46,21 +46,27 @@ class Job:
 
 @dataclass(frozen=True)
 class Request:
-    """The work of one process: one runtime, thread count and device."""
+    """The work of one process: one runtime, thread count and device.
+
+    With `all_or_none`, a model that cannot be loaded ends the process instead of failing alone: the parent will then
+    time all of them itself.
+    """
 
     runtime: str
     threads: int
     device: str
     jobs: tuple[Job, ...]
     enough: Enough
+    all_or_none: bool = False
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A cell per job; or the two halves of the message of a failed comparison of outputs."""
+    """A cell per job; or the two halves of the message of a failed comparison; or the reasons why nothing was timed."""
 
     cells: tuple[Cell, ...] = ()
     mismatch: tuple[str, str] | None = None
+    unloaded: dict[str, str] = field(default_factory=dict)
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -32,9 +32,19 @@ def main(question: Path, answer: Path) -> None:
         reply = Reply(tuple(_measure(request, job) for job in request.jobs))
     except CheckError as error:
         reply = Reply(mismatch=(error.fact, error.way_out))
+    except _Unloaded as error:
+        reply = Reply(unloaded={error.model: str(error)})
     unfinished = answer.with_suffix(".part")
     unfinished.write_bytes(msgspec.json.encode(reply))
     unfinished.replace(answer)
+
+
+class _Unloaded(Exception):
+    """A model that this process cannot load, though the parent could write it."""
+
+    def __init__(self, model: str, reason: Exception) -> None:
+        super().__init__(f"{type(reason).__name__}: {reason}")
+        self.model = model
 
 
 def _measure(request: Request, job: Job) -> Cell:
@@ -47,6 +57,10 @@ def _measure(request: Request, job: Job) -> Cell:
             calls[form.model] = _checked(request, form, inputs)
         except CheckError:
             raise
+        except _Unloaded as error:
+            if request.all_or_none:
+                raise
+            failures[form.model] = str(error)
         except Exception as error:
             failures[form.model] = f"{type(error).__name__}: {error}"
     cell = Cell(request.runtime, request.threads, request.device, job.batch, ())
@@ -57,7 +71,10 @@ def _measure(request: Request, job: Job) -> Cell:
 
 def _checked(request: Request, form: Form, inputs: Inputs) -> Call:
     """The model's call, after its outputs were compared with eager mode."""
-    bind = runtime_named(request.runtime).load(Path(form.file), request.threads, request.device)
+    try:
+        bind = runtime_named(request.runtime).load(Path(form.file), request.threads, request.device)
+    except Exception as error:
+        raise _Unloaded(form.model, error) from error
     return checked(bind, inputs, receive(Path(form.reference)), form.model, request.runtime)
 
 

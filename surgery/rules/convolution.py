@@ -215,7 +215,7 @@ def contracted(
     steady = constant & ((value == 0) if borders else torch.ones_like(constant))
     varies = (nonzero & ~steady.reshape(conv_groups, 1, -1)).any(-1).reshape(-1)
     if bias is not None:
-        bias_value, bias_constant = bias.along(0)
+        bias_value, bias_constant = (array.expand(varies.numel()) for array in bias.along(0))
         varies = varies | ~bias_constant
     if bool(varies.all()):
         return call.anything()

@@ -10,6 +10,7 @@ from surgery.known import Known
 from surgery.layout import Ids, Layout
 from surgery.registry import rule
 from surgery.rules.convolution import contracted
+from surgery.rules.pointwise import merge
 
 
 def _contract(call: Call, input: Value, weight: Value, bias: Value | None, orientation: Orientation) -> Layout:
@@ -22,12 +23,6 @@ def _contract(call: Call, input: Value, weight: Value, bias: Value | None, orien
     first, second = (None if (b := w.block_of(d)) is None else b.ravel() for d in (0, 1))
     outputs, inputs = (first, second) if orientation == "out_in" else (second, first)
     _tie_sides(call, ids, inputs, "the weight's inputs are fixed")
-    if bias is not None:
-        bias_block = bias.layout.block_of(bias.layout.rank - 1) if bias.layout.rank else None
-        bias_ids = None if bias_block is None else bias_block.ravel()
-        if not (bias_ids is None and bias.shape[-1:] in ((), (1,))):
-            _tie_sides(call, outputs, bias_ids, "the bias is fixed")
-        call.hold_all(Value(bias.node, Layout(bias.shape, bias.layout.blocks[1:])), "only its last dim is the output's")
     channels = ids if ids is not None else inputs
     if channels is not None:
         call.use(
@@ -37,10 +32,11 @@ def _contract(call: Call, input: Value, weight: Value, bias: Value | None, orien
             rows=None if outputs is None else outputs.reshape(1, -1),
             weight=weight,
             orientation=orientation,
-            bias=bias if bias is not None and bias.layout.rank == 1 else None,
+            bias=bias if bias is not None and bias.shape == call.shape[-1:] else None,
         )
     outer = tuple(b for b in layout.blocks if b.shape[last] == 1)
-    return Layout(call.shape, (*outer, *call.placed(outputs, len(call.shape), len(call.shape) - 1)))
+    product = Layout(call.shape, (*outer, *call.placed(outputs, len(call.shape), len(call.shape) - 1)))
+    return product if bias is None else merge(call, [product, bias.layout], call.shape)
 
 
 def _tie_sides(call: Call, one: Ids | None, other: Ids | None, reason: str) -> None:

@@ -65,20 +65,30 @@ def _operands(arguments: dict[str, Any]) -> list[Value]:
     return found
 
 
-def _pointwise(call: Call, **arguments: Any) -> Layout:
-    """Any number of operands of any broadcastable shapes."""
-    return merge(call, [value.layout for value in _operands(arguments)], call.shape)
+def _pointwise(call: Call, **arguments: Any) -> Any:
+    """Any number of operands of any broadcastable shapes; every output (`frexp` has two) is as large."""
+    merged = merge(call, [value.layout for value in _operands(arguments)], call.shape)
+    return merged if len(call.shapes) == 1 else (merged,) * len(call.shapes)
 
 
-def _known_pointwise(call: KnownCall, **arguments: Any) -> Known:
+def _known_pointwise(call: KnownCall, **arguments: Any) -> Any:
     known = [a for a in arguments.values() if isinstance(a, Known)]
     if all(k.nothing for k in known):
-        return Known.anything(call.shape)
+        return call.anything()
     values = {key: a.widened(call.dtype) if isinstance(a, Known) else a for key, a in arguments.items()}
     varies = known[0].varies
     for other in known[1:]:
         varies = varies | other.varies
-    return Known.of(call.shape, run(call.target, values), varies)
+    if call.target._schema.is_mutable:  # writes into its first operand, which has to be as large as all together
+        values["input"] = values["input"].expand(torch.broadcast_shapes(*(values[k].shape for k in _tensors(arguments))))
+    answer = run(call.target, values)
+    if isinstance(answer, tuple):
+        return tuple(Known.of(call.shape, one, varies) for one in answer)
+    return Known.of(call.shape, answer, varies)
+
+
+def _tensors(arguments: dict[str, Any]) -> list[str]:
+    return [key for key, argument in arguments.items() if isinstance(argument, Known)]
 
 
 def run(target: Any, arguments: dict[str, Any]) -> Any:
@@ -105,7 +115,7 @@ _UNTAGGED = (
 
 
 @rule(*(f"aten.{op}" for op in _UNTAGGED))
-def untagged(call: Call, **arguments: Any) -> Layout:
+def untagged(call: Call, **arguments: Any) -> Any:
     """Any number of operands of any broadcastable shapes."""
     return _pointwise(call, **arguments)
 

@@ -44,6 +44,11 @@ class Odd(nn.Linear):
         if quirk == "lock":
             self.lock = threading.Lock()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if self.quirk == "stays" and os.getpid() != self.home:
+            raise ImportError("no such module here")
+
     def forward(self, x: Tensor) -> Tensor:
         away = os.getpid() != self.home
         if away and self.quirk == "dies":
@@ -209,6 +214,18 @@ def test_a_model_that_cannot_be_sent_is_timed_here(monkeypatch: pytest.MonkeyPat
     assert "timed in the calling process" in cell.notes[0]
     assert locked.training
     assert torch.get_num_threads() == threads
+
+
+def test_a_model_that_cannot_be_loaded_elsewhere_is_timed_here() -> None:
+    result = benchmark({"plain": Odd(), "stays": Odd("stays")}, torch.randn(2, 3), runtimes="eager", **BRIEF)
+    assert [len(row.latency_ms) >= 6 for row in result.cells[0].rows] == [True, True]
+    assert (
+        result.cells[0]
+        .notes[0]
+        .startswith(
+            "stays cannot be sent to another process (ImportError: no such module here); all models of this cell were timed "
+        )
+    )
 
 
 def test_subnormal_weights_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:

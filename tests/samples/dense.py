@@ -86,14 +86,14 @@ WITH_A_WEIGHT = (
         F.linear,
         {"x": (2, 6), "w": Plain((5, 6)), "b": (5,)},
         free="x0",
-        held=("linear: the weight's inputs are fixed", "linear meets channels that are fixed"),
+        held=("linear: the weight's inputs are fixed", "linear meets an operand whose dim 1 cannot shrink"),
     ),
     Sample(
         "linear with an untracked bias",
         F.linear,
         {"x": (2, 6), "w": (5, 6), "b": Plain((5,))},
         free="x0 x1 w1",
-        held=("linear: the bias is fixed",),
+        held=("linear meets an operand whose dim 1 cannot shrink",),
     ),
     Sample(
         "addmm",
@@ -107,8 +107,7 @@ WITH_A_WEIGHT = (
         "addmm with a bias of rows",
         lambda x, w, b: torch.addmm(b, x, w),
         {"x": (2, 6), "w": (6, 5), "b": (2, 5)},
-        free="x1 w0 w1 b1",
-        held=("only its last dim is the output's", "addmm meets an operand"),
+        free="x0 x1 w0 w1 b0 b1",
     ),
     Sample(
         "addmm with a bias of one row",

@@ -117,7 +117,8 @@ class Run:
         if node.target is operator.getitem:
             return named["input"][named["index"]]
         schema = node.target._schema.arguments  # type: ignore[union-attr]
-        named = {("self" if key == "input" and schema[0].name == "self" else key): v for key, v in named.items()}
+        if any(a.name == "self" for a in schema):
+            named = {("self" if key == "input" else key): value for key, value in named.items()}
         ordered = [named[a.name] for a in schema if not a.kwarg_only]
         return node.target(*ordered, **{a.name: named[a.name] for a in schema if a.kwarg_only})  # type: ignore[operator]
 

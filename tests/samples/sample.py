@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 
 from surgery.analysis.capture import Program, capture
 from surgery.inputs import Inputs
@@ -82,6 +84,8 @@ class Sample:
     @cached_property
     def program(self) -> Program:
         """The captured program; its parameters are named as the operands."""
+        if isinstance(self.function, OpOverload):
+            return written(self.function, self.tensors)
         plain = tuple(self.tensors[n] for n, operand in self.operands.items() if isinstance(operand, Plain))
         return capture(Operation(self), Inputs.of(plain or torch.zeros(1)))
 
@@ -99,6 +103,29 @@ class Sample:
     def patterned(self) -> tuple[str, int]:
         """Operand and dim that carry PATTERN."""
         return self.pattern[:-1], int(self.pattern[-1])
+
+
+def written(op: OpOverload, tensors: Mapping[str, Tensor]) -> Program:
+    """A program of one op, without `torch.export` (quick, and for ops that it takes apart); writes go to a copy."""
+    graph = fx.Graph()
+    nodes = []
+    for name, tensor in tensors.items():
+        nodes.append(graph.placeholder(name))
+        nodes[-1].meta["val"] = tensor
+    operands = list(nodes)
+    if op._schema.is_mutable:
+        operands[0] = graph.call_function(torch.ops.aten.clone.default, (nodes[0],))
+        operands[0].meta["val"] = tensors[nodes[0].name]
+    answer = graph.call_function(op, tuple(operands))
+    answer.meta["val"] = op(*[t.clone() for t in tensors.values()])
+    outputs = [answer]
+    if isinstance(answer.meta["val"], tuple):
+        outputs = [graph.call_function(operator.getitem, (answer, i)) for i in range(len(answer.meta["val"]))]
+        for node, value in zip(outputs, answer.meta["val"], strict=True):
+            node.meta["val"] = value
+    graph.output(tuple(outputs))
+    names = {name: name for name in tensors}
+    return Program(tuple(graph.nodes), names, {n: (n,) for n in names}, dict(tensors), {}, frozenset())
 
 
 class Operation(nn.Module):
