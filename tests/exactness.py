@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 import surgery
 from surgery.cutting.cut import cut_
-from surgery.masks import bake
+from surgery.masks import apply_keep_masks_, bake
 
 BOUND_FLOAT64 = 1e-9
 BOUND_FLOAT32 = 1e-5
@@ -162,9 +162,9 @@ def shrunk(model: nn.Module, example: Example, **options: Any) -> surgery.Result
     assert_plain(model, result.model)
     masked = bake(model)
     if "keep_masks" in options:
-        from surgery.masks import apply_keep_masks_
-
         apply_keep_masks_(masked, options["keep_masks"])
+    again = result.plan.mask(masked)
+    assert not [n for n, t in again.state_dict().items() if not torch.equal(t, masked.state_dict()[n])], "mask is no mask"
     assert_exact(masked, result.plan, result.model, example, **judge)
     return result
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ MAX_ELEMENTS = 3000
 """Per example and value: nets stay small."""
 
 NUMBERS = 8
+
+Step = tuple[int, tuple[int, ...], int]
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,13 @@ class RandomNet(nn.Module):
 
     Args:
         members: The steps' modules.
-        calls: `(index of the module, indices of the values it takes)`; the inputs are the first values.
+        calls: `(index of the module, indices of the values it takes, how many it makes)`; the inputs come first.
         returns: Indices of the values that are returned.
         form: `tensor`, `tuple` or `dict`.
     """
 
     def __init__(
-        self, members: Sequence[nn.Module], calls: Sequence[tuple[int, tuple[int, ...]]], returns: tuple[int, ...], form: str
+        self, members: Sequence[nn.Module], calls: Sequence[Step], returns: tuple[int, ...], form: str
     ) -> None:
         super().__init__()
         self.steps = nn.ModuleList(members)
@@ -61,7 +63,7 @@ class RandomNet(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         values = list(inputs)
-        for member, wires in self.calls:
+        for member, wires, _ in self.calls:
             made = self.steps[member](*(values[wire] for wire in wires))
             values.extend(made if isinstance(made, tuple) else (made,))
         found = {name: values[int(name[1:])] for name in self.returns}
@@ -72,10 +74,11 @@ class RandomNet(nn.Module):
     def program(self, n_inputs: int) -> str:
         """The net as lines of code, for failing examples."""
         lines, count = [f"inputs v0..v{n_inputs - 1}"], n_inputs
-        for member, wires in self.calls:
+        for member, wires, n_outputs in self.calls:
+            made = ", ".join(f"v{count + i}" for i in range(n_outputs))
             text = repr(self.steps[member]).replace("\n", " ")
-            lines.append(f"v{count} = step{member}({', '.join(f'v{w}' for w in wires)})  # {text}")
-            count += 2 if isinstance(self.steps[member], steps.SplitSizes | steps.Halves) or "chunk" in text else 1
+            lines.append(f"{made} = step{member}({', '.join(f'v{w}' for w in wires)})  # {text}")
+            count += n_outputs
         return "\n".join([*lines, f"return {self.returns} as {self.form}"])
 
 
@@ -93,7 +96,7 @@ class Builder:
     values: list[Tensor]
     zeros: bool = True
     members: list[nn.Module] = field(default_factory=list)
-    calls: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+    calls: list[Step] = field(default_factory=list)
 
     def take(self, gene: Gene, *ranks: int) -> int:
         """The gene's source among the values of these ranks, the latest first."""
@@ -123,8 +126,10 @@ class Builder:
                 made = module(*operands)
                 results = made if isinstance(made, tuple) else (made,)
                 if fresh and len(results) == 1 and results[0].is_floating_point():
-                    made = _scaled(module, results[0], before)
-                    results = (made,)
+                    if _variation(results[0]) < DEAD and gene.zeros and gene.seed % 6:  # a net that is dead as a whole is rare
+                        enliven_(module, replace(gene, zeros=0), zeros=False)
+                        results = (module(*(operand.clone() for operand in before)),)
+                    results = (_scaled(module, results[0], before),)
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:
             if fresh:
                 self.members.pop()
@@ -134,14 +139,22 @@ class Builder:
                 self.members.pop()
             raise Skip
         self.values.extend(results)
-        self.calls.append((index, wires))
+        self.calls.append((index, wires, len(results)))
+
+
+DEAD = 1e-6
+
+
+def _variation(output: Tensor) -> float:
+    """How much an output varies from example to example."""
+    return float((output - output.mean(0, keepdim=True)).abs().mean())
 
 
 def _scaled(module: nn.Module, output: Tensor, operands: list[Tensor]) -> Tensor:
     """Scale the weights so that the output varies by about 1, and run again."""
     weights = [p for name, p in module.named_parameters() if p.dim() >= 2 and name in ("weight", "weight_orig")]
-    varies = float((output - output.mean(0, keepdim=True)).abs().mean())
-    if not weights or not math.isfinite(varies) or varies < 1e-6 or 0.3 < varies < 2:
+    varies = _variation(output)
+    if not weights or not math.isfinite(varies) or varies < DEAD or 0.3 < varies < 2:
         return output
     for weight in weights:
         weight.data.div_(varies)
@@ -158,7 +171,7 @@ def enliven_(module: nn.Module, gene: Gene, *, zeros: bool) -> None:
     with torch.no_grad():
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             kind = name.rpartition(".")[2]
-            if not tensor.is_floating_point():
+            if not tensor.is_floating_point() or kind == "weight_mask":
                 continue
             if kind == "running_var":
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
@@ -392,7 +405,7 @@ def _split(b: Builder, g: Gene) -> None:
         steps.Halves,
         lambda: steps.Apply("every second", lambda x: x[:, ::2]),
         lambda: steps.Apply("select", lambda x: x[:, first : first + 1]),
-        lambda: steps.Apply("chunk 2 of unbind", lambda x: torch.stack(x.unbind(1)[::-1], 1)),
+        lambda: steps.Apply("unbind and stack", lambda x: torch.stack(x.unbind(1)[::-1], 1)),
     ]
     b.call(g, _pick(kinds, n[0])(), wire)
 

@@ -23,7 +23,7 @@ from tests.random_nets import RandomNet, Recipe, recipes
 
 FUZZ = int(os.environ.get("SURGERY_FUZZ", "0"))
 INSENSITIVE = 1e-3
-"""Outputs that vary by less than this share of their largest value say little; see `test_the_nets_are_sensitive`."""
+"""Outputs that vary by less than this share of their largest value are judged by their size: they say less."""
 
 quick = settings(
     max_examples=FUZZ or 50,
@@ -60,7 +60,7 @@ def shapes_taken(masked: nn.Module, example: Inputs) -> list[tuple[int, int]]:
 
 
 def judge(masked: nn.Module, slim: nn.Module, slim64: nn.Module, example: Inputs) -> Verdict:
-    """The worst distance over several shapes, two fresh inputs each. Outputs that do not vary are judged by their size."""
+    """The worst distance over several shapes, two fresh inputs each."""
     masked64 = copy.deepcopy(masked).double()
     worst64 = worst32 = noise = 0.0
     sensitivity = float("inf")
@@ -71,7 +71,7 @@ def judge(masked: nn.Module, slim: nn.Module, slim64: nn.Module, example: Inputs
         for a, b in zip(*truths, strict=True):
             largest = max(float(a.abs().max()), float(b.abs().max()), 1e-30)
             spreads.append(float((a - b).abs().max()) / largest)
-            scales.append(max(spreads[-1], 1e-6) * largest)
+            scales.append(largest * (spreads[-1] if spreads[-1] >= INSENSITIVE else 1.0))
         sensitivity = min(sensitivity, *spreads)
         for args, truth in zip(inputs, truths, strict=True):
             wide = outputs(slim64, args, torch.float64)
@@ -139,8 +139,10 @@ def check_choose(recipe: Recipe, keep_ratio: float, round_to: int) -> None:
     assert_exact(masked, result.plan, result.model, example)
     applied = plan.apply(net)
     assert_exact(masked, plan, applied, example)
-    for chosen, found in zip(plan.axes, result.plan.axes, strict=True):
-        assert set(found.keep) <= set(chosen.keep), f"shrink(mask(m)) keeps more of {chosen.name} than was chosen"
+    for planned, found in zip(plan.axes, result.plan.axes, strict=True):
+        assert len(found.keep) <= len(planned.keep), f"shrink(mask(m)) keeps more of {planned.name} than was chosen"
+    if surgery.shrink(net, example, prove=False).plan.empty:  # nothing goes by itself, so what goes is what was chosen
+        assert [axis.keep for axis in result.plan.axes] == [axis.keep for axis in plan.axes]
     event("something chosen" if plan.removed_channels else "nothing chosen")
 
 

@@ -48,7 +48,7 @@ def check_free(directory: str | os.PathLike[str], *, overwrite: bool = False) ->
     if not target.is_dir():
         raise InputError(f"{named} is a file", "name a directory")
     if not overwrite:
-        raise InputError(f"{named} exists already", "pass overwrite=True (--overwrite), or choose another path")
+        raise InputError(f"{named} exists already", "pass overwrite=True, or choose another path")
     if not _is_ours(target):
         raise InputError(
             f"{named} was not written by surgery: it has no {MANIFEST} of ours", "choose another path, or move it away"

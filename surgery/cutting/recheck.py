@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from surgery.analysis.capture import Program, capture
 from surgery.analysis.couple import run
+from surgery.calls import Call
 from surgery.coupling import Axis, Bools, Coupling, Ledger, LedgerError
 from surgery.deciding.cuts import Cuts
 from surgery.errors import CaptureError
@@ -63,6 +64,17 @@ class _Inherited(Ledger):
         """Ids that stand for nothing: the inner dim of a grouped weight."""
         self.n_ids += size
         return np.arange(self.n_ids - size, self.n_ids, dtype=np.int64)
+
+
+class _Rechecked(Call):
+    """A call on the slim program: what says that channels go together, but not that they are the same, is left out."""
+
+    def tie(self, a: Ids, b: Ids) -> None:
+        """Units that meet. Those on the two sides of a convolution that the cut made depthwise do not."""
+        if self.op.startswith("aten.conv") and a.ndim == 2 and a.shape == b.shape and a.shape[1] == 1:
+            self.accounted += [a, b]
+        else:
+            super().tie(a, b)
 
 
 def recheck(
@@ -145,7 +157,7 @@ def _ids_differ(
         return Layout(shape, tuple(blocks))
 
     try:
-        run(after, ledger, place)
+        run(after, ledger, place, _Rechecked)
     except (_DiffersError, ValueError, IndexError) as error:
         done = [twin[name] for name in ledger.layouts if name in twin]
         at = done[-1] if done else next(iter(twin.values()))

@@ -82,7 +82,7 @@ def find_edits(
         sizes = changed_sizes(node, coupling, alive_ids)
         if not sizes or path in banned or not _writes_sizes(node, sizes):
             continue
-        for edit in _matching(model, path, sizes):
+        for edit in _sources(model, path, node, sizes, coupling, alive_ids):
             key = (edit.module, edit.attribute, edit.index)
             if key in edits and edits[key].new != edit.new:
                 clashes.add(key)
@@ -162,21 +162,57 @@ def _slice_start(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> dict[in
     return found
 
 
+def _sources(
+    model: nn.Module, path: str, node: fx.Node, sizes: dict[int, int], coupling: Coupling, alive_ids: Bools
+) -> Iterator[Edit]:
+    """The attributes that the op's numbers may have come from: equal to one of them, or else to another size there.
+
+    `view(b, n, self.heads, self.width // self.heads)` writes a number that no attribute holds; `width` is one of the
+    other sizes at the op.
+    """
+    lists = _piece_lists(node, coupling, alive_ids)
+    given = {size: sizes[size] for size in _given(node) if size in sizes}
+    exact = list(_matching(model, path, given, lists))
+    yield from exact
+    if given.keys() - {edit.old for edit in exact}:
+        yield from _matching(model, path, {old: new for old, new in sizes.items() if old not in given}, None)
+
+
+def _piece_lists(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> tuple[list[int], list[int]] | None:
+    """The sizes of a split's pieces before and after, where they are written as a list."""
+    value = coupling.layouts.get(node.name)
+    if "split_with_sizes" not in str(node.target) or not isinstance(value, tuple):
+        return None
+    bound = arguments(node.target, node.args, node.kwargs)
+    after = [shrunk(layout, alive_ids) or layout.shape for layout in value]
+    return list(bound["split_sizes"]), [shape[bound["dim"]] for shape in after]
+
+
 def _writes_sizes(node: fx.Node, sizes: dict[int, int]) -> bool:
     """Whether the op was given one of the changed sizes (or a multiple, as in `view(b, -1, 64 * 4)`) as a number."""
+    return any(size in sizes for size in _given(node))
+
+
+def _given(node: fx.Node) -> list[int]:
+    """The numbers that the op was given as sizes."""
     rule = find_rule(node.target)
     if rule is None or not rule.sizes:
-        return False
+        return []
     bound = arguments(node.target, node.args, node.kwargs)
-    return any(isinstance(s, int) and s in sizes for name in rule.sizes for s in _numbers(bound.get(name)))
+    return [s for name in sorted(rule.sizes) for s in _numbers(bound.get(name)) if isinstance(s, int)]
 
 
 def _numbers(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _matching(model: nn.Module, path: str, sizes: dict[int, int]) -> Iterator[Edit]:
-    """Integers (or entries of tuples) among the module's own attributes that equal a changed size."""
+def _matching(
+    model: nn.Module, path: str, sizes: dict[int, int], lists: tuple[list[int], list[int]] | None = None
+) -> Iterator[Edit]:
+    """Integers (or entries of tuples) among the module's own attributes that equal a changed size.
+
+    A list of the module that equals the op's whole list of pieces follows it entry by entry.
+    """
     module = model.get_submodule(path)
     if type(module).__module__.startswith("torch.nn."):
         return  # their numbers are corrected from their tensors
@@ -185,6 +221,10 @@ def _matching(model: nn.Module, path: str, sizes: dict[int, int]) -> Iterator[Ed
             continue
         if isinstance(value, int) and value in sizes:
             yield Edit(path, attribute, value, sizes[value])
+        elif isinstance(value, list | tuple) and lists is not None and list(value) == lists[0]:
+            for index, (old, new) in enumerate(zip(*lists, strict=True)):
+                if old != new:
+                    yield Edit(path, attribute, old, new, index)
         elif isinstance(value, list | tuple):
             for index, entry in enumerate(value):
                 if isinstance(entry, int) and not isinstance(entry, bool) and entry in sizes:

@@ -13,7 +13,7 @@ from torch import Tensor
 from surgery.analysis.capture import Program
 from surgery.analysis.constants import Constants
 from surgery.coupling import Axis, Bools, Coupling
-from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold, GroupCut, Zeros, checksum
+from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold, GroupCut, Zeros, already_zero, checksum
 from surgery.deciding.dead import Carrier, Decision, needs_fold
 from surgery.deciding.reads import Reading
 from surgery.layout import Ids
@@ -42,7 +42,8 @@ def build(
     folds, carries = _writes(program, known, readings, decision)
     producers, _ = sides_of(program, coupling)
     masked = ~decision.alive | carrying(coupling, readings, decision)
-    zeros = zeros_of(program, coupling, masked, masked & columns if columns is not None else np.zeros_like(masked))
+    slices = zeros_of(program, coupling, masked, masked & columns if columns is not None else np.zeros_like(masked))
+    zeros = tuple(zeros for slice_ in slices if (zeros := already_zero(program.tensors[slice_.name], slice_)).positions)
     resting = program.tensors if folds or carries else {}
     return kind(
         axes=tuple(_axis_cut(program, coupling, decision, axis) for axis in coupling.axes.values()),

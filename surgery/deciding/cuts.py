@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -316,9 +316,27 @@ def zero_(tensor: Tensor, zeros: Zeros) -> None:
     view[positions // per_group, :, positions % per_group] = 0
 
 
+def already_zero(tensor: Tensor, zeros: Zeros) -> Zeros:
+    """Those of the positions that are zero as the tensor is.
+
+    A plan must not zero a channel that is dead for another reason: constant because all that it reads is, it would
+    become another constant than the one that was folded.
+    """
+    front = tensor.detach().movedim(zeros.dim, 1 if zeros.conv_groups > 1 else 0)
+    if zeros.conv_groups > 1:
+        front = front.unflatten(0, (zeros.conv_groups, -1)).transpose(1, 2).flatten(0, 1)  # (g * n, other, ...)
+    zero = (front == 0).flatten(1).all(1).tolist()
+    return replace(zeros, positions=tuple(position for position in zeros.positions if zero[position]))
+
+
 def checksum(tensor: Tensor) -> int:
-    """The sum of a tensor's bits: equal for equal weights, cheap enough to take of every tensor."""
+    """The sum of a tensor's bits: equal for equal weights, cheap enough to take of every tensor.
+
+    A mask that is multiplied in leaves -0 where a mask that is written leaves 0: they count as the same.
+    """
     flat = tensor.detach().cpu().contiguous().view(-1)
+    if flat.is_floating_point():
+        flat = flat + 0.0
     if flat.numel() == 0:
         return 0
     raw = flat.view(torch.uint8)

@@ -17,6 +17,7 @@ from surgery.deciding.reads import Reading, readings
 from surgery.errors import InputError
 from surgery.inputs import Inputs
 from surgery.known import Known
+from surgery.registry import arguments
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,11 @@ class Study:
 def _refuse_random(program: Program) -> None:
     """Live random ops make equality meaningless: `F.dropout` without `training=` stays live in eval mode."""
     for node in program.nodes:
-        tags = getattr(node.target, "tags", ())
-        live = torch.Tag.nondeterministic_seeded in tags
-        if live and "dropout" in str(node.target):
-            live = bool(node.args[2]) if len(node.args) > 2 and float(node.args[1]) > 0 else False  # type: ignore[arg-type]
+        if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+            continue
+        settings = arguments(node.target, node.args, node.kwargs)  # dropout, lstm, attention: each its own words
+        switches = [settings[name] for name in ("p", "dropout", "dropout_p", "train", "training") if name in settings]
+        live = all(switch is None or bool(switch) for switch in switches)
         if live and node.users:
             raise InputError(
                 f"the model draws random numbers in eval mode: {node.target} at {program.where(node.name)}",

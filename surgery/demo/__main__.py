@@ -9,9 +9,11 @@ from pathlib import Path
 from surgery.demo import main
 from surgery.errors import SurgeryError
 
+DESCRIPTION = "A small net is trained on real digits, masked, cut, proven, saved, exported and timed."
+
 
 def _asked() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m surgery.demo", description=main.__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m surgery.demo", description=DESCRIPTION)
     parser.add_argument("--quick", action="store_true", help="train for seconds only, and time nothing")
     parser.add_argument("--directory", type=Path, help="keep all files here (it must be new or empty)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the story")

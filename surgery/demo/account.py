@@ -19,7 +19,7 @@ PLAIN_WORDS = {
         "leave a constant behind (BatchNorm's shift) that a padded depthwise kernel changes at the border"
     ),
     "carrier:": (
-        "carry the constant that the removed ones still added (BatchNorm's shift): one channel does it for a whole layer"
+        "carry the constant that the removed ones still added (BatchNorm's shift), one channel for a whole layer"
     ),
     "kept, so that the width is a multiple": (
         "could go, but fill widths up to a multiple of 8 (round_to=8), which processors are fast with"
@@ -39,7 +39,6 @@ class Layer:
         kept: How many filters it has now.
         masked_gone: How many of the masked ones are gone.
         stayed: Why the other masked ones are still here, in the plan's words, with their numbers.
-        example: A masked filter that stayed; None where all went.
     """
 
     name: str
@@ -48,7 +47,6 @@ class Layer:
     kept: int
     masked_gone: int
     stayed: Mapping[str, int]
-    example: int | None
 
 
 def layers_of(model: nn.Module, plan: Plan) -> tuple[Layer, ...]:
@@ -73,7 +71,6 @@ def _layer(name: str, weight_mask: Tensor, plan: Plan) -> Layer:
         kept=len(kept),
         masked_gone=len(masked) - len(staying),
         stayed=dict(Counter(plan.reasons[code] for code in codes)),
-        example=staying[0] if staying else None,
     )
 
 

@@ -42,7 +42,8 @@ class Depthwise(nn.Module):
         """The block's own part is added to what came in."""
         y = F.relu(self.bn1(self.expand(x)))
         y = F.relu(self.bn2(self.depthwise(y)))
-        return x + self.bn3(self.project(y))
+        narrowed: Tensor = self.bn3(self.project(y))
+        return x + narrowed
 
 
 class TwoScales(nn.Module):
@@ -80,4 +81,5 @@ class DigitNet(nn.Module):
         """Convolutions, the mean over the picture, ten scores."""
         x = F.max_pool2d(F.relu(self.bn(self.stem(x))), 2)
         x = self.block3(self.block2(self.block1(x)))
-        return self.classify(self.scales(x).mean(dim=(2, 3)))
+        scores: Tensor = self.classify(self.scales(x).mean(dim=(2, 3)))
+        return scores

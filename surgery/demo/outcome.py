@@ -61,7 +61,7 @@ class Outcome:
         return self.benchmark.ratio(ZEROS, SLIM, runtime=runtime, batch=batch)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON; of the timing its summary (all samples are in benchmark.json)."""
+        """Plain data, ready for JSON: files by name, times by their summary (benchmark.json has every sample)."""
         return {
             "passed": self.passed,
             "accuracy": dict(self.accuracy),
@@ -80,7 +80,7 @@ class Outcome:
             "macs_per_picture": dict(self.macs),
             "proof": asdict(self.proof),
             "reload_difference": self.reload_difference,
-            "exports": [export.as_dict() for export in self.exports],
+            "exports": [export.as_dict() | {"path": export.path.name} for export in self.exports],
             "latency": self._latency(),
             "machine": None if self.benchmark is None else asdict(self.benchmark.machine),
         }

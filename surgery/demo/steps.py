@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,12 +12,11 @@ from torch import Tensor, nn
 from surgery.demo.account import layers_of, reasons
 from surgery.demo.digits import Digits
 from surgery.demo.net import DigitNet
-from surgery.demo.outcome import BATCHES, DENSE, HOOKS, RUNTIMES, SLIM, ZEROS
+from surgery.demo.outcome import BATCHES, RUNTIMES
 from surgery.demo.telling import Teller
 from surgery.demo.training import accuracy, mask_half_, scores, train_
 from surgery.export import Export, export
 from surgery.latency import Benchmark, benchmark
-from surgery.masks import bake
 from surgery.proof.prove import Proof
 from surgery.results import Result
 from surgery.shrinking import shrink
@@ -27,9 +27,9 @@ EXAMPLES = 4
 """How many test pictures are shown to `shrink` and to the exporters as an example of an input."""
 
 
-def train(teller: Teller, digits: Digits, epochs: int) -> tuple[nn.Module, Tensor]:
-    """A net that reads digits, and its answers to the test pictures."""
-    teller.step("Train a small net: residual blocks, a depthwise block, a concat, BatchNorm everywhere")
+def train(teller: Teller, digits: Digits, epochs: int) -> nn.Module:
+    """A net that reads digits."""
+    teller.step("Train a small net: residual blocks, a depthwise block, a concat, BatchNorm")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = DigitNet()
@@ -39,28 +39,28 @@ def train(teller: Teller, digits: Digits, epochs: int) -> tuple[nn.Module, Tenso
         f"Trained on {len(digits.pictures):,} handwritten digits of 8 x 8 pixels (scikit-learn's); right on "
         f"{accuracy(answers, digits.test_labels):.1%} of {len(answers)} others."
     )
-    return model, answers
+    return model
 
 
-def mask(teller: Teller, dense: nn.Module, digits: Digits, epochs: int) -> tuple[nn.Module, Tensor]:
-    """A copy with half the filters of every convolution masked, trained on; and its answers."""
-    teller.step("Mask half the filters of every convolution with torch.nn.utils.prune.ln_structured, and train on")
+def mask(teller: Teller, dense: nn.Module, digits: Digits, epochs: int) -> nn.Module:
+    """A copy with half the filters of every convolution masked, and trained on."""
+    teller.step("Mask half of every convolution's filters (torch.nn.utils.prune.ln_structured)")
     masked = copy.deepcopy(dense)
     mask_half_(masked)
     hurt = accuracy(scores(masked, digits.test_pictures), digits.test_labels)
-    train_(masked, digits, epochs=epochs, learning_rate=2e-3, seed=SEED + 1, what="training under the mask")
+    train_(masked, digits, epochs=epochs, learning_rate=2e-3, seed=SEED + 1, what="training under the masks")
     answers = scores(masked, digits.test_pictures)
     teller.say(
-        f"Half of all filters are zero. That costs accuracy ({hurt:.1%} are right), but training on under the mask brings "
-        f"it back: {accuracy(answers, digits.test_labels):.1%}. The net is as large and as slow as before: a zero is "
-        "multiplied like any other number."
+        f"Half of all filters are zero now. That costs accuracy (only {hurt:.1%} are right); training on under the "
+        f"masks brings it back: {accuracy(answers, digits.test_labels):.1%}. The net is as large and as slow as "
+        "before, for a zero is multiplied like any other number."
     )
-    return masked, answers
+    return masked
 
 
 def cut(teller: Teller, masked: nn.Module, digits: Digits) -> tuple[Result, Proof]:
     """The slim net, with what went, what stayed and why."""
-    teller.step("Cut out what is dead, and prove that nothing else changed: surgery.shrink(model, example_inputs)")
+    teller.step("Cut out what is dead, and prove that the function is the same: surgery.shrink")
     result = shrink(masked, digits.test_pictures[:EXAMPLES], round_to=ROUND_TO)
     assert result.proof is not None, "shrink was asked for a proof"
     layers = layers_of(masked, result.plan)
@@ -73,17 +73,10 @@ def cut(teller: Teller, masked: nn.Module, digits: Digits) -> tuple[Result, Proo
     )
     widths = (f"{layer.name} {layer.filters} -> {layer.kept}" for layer in layers if layer.kept < layer.filters)
     teller.say("Filters left: " + ", ".join(widths) + ".")
-    teller.say(
-        f"{masks - gone} masked filters are stranded: they are zero, but cannot go without changing the answers."
-    )
+    teller.say(f"{masks - gone} masked filters are stranded, that is zero and still here. They")
     for count, why, where in reasons(layers):
         teller.say(f"{why} ({', '.join(where)})", bullet=f"{count:>4} ")
-    example = next((layer for layer in layers if layer.example is not None), None)
-    if example is not None:
-        name = f"{example.name}.weight"
-        teller.say("Any channel can be asked about:")
-        teller.say(f'>>> result.plan.explain("{name}", {example.example})', bullet="  ")
-        teller.say(result.plan.explain(name, example.example), bullet="  ")
+    teller.say("(result.plan.explain tells of any one channel; surgery.choose makes masks on which all layers agree.)")
     teller.say(_in_words(result.proof))
     return result, result.proof
 
@@ -98,52 +91,53 @@ def _in_words(proof: Proof) -> str:
     )
 
 
-def compare(teller: Teller, answers: Tensor, slim: nn.Module, digits: Digits) -> Tensor:
-    """The slim net's answers to the test pictures, beside the masked net's."""
-    slim_answers = scores(slim, digits.test_pictures)
-    same = int((answers.argmax(1) == slim_answers.argmax(1)).sum())
+def compare(teller: Teller, masked: Tensor, slim: Tensor) -> tuple[int, float]:
+    """How often two nets name the same digit, and the largest difference of a score; both `[n, 10]`."""
+    same = int((masked.argmax(1) == slim.argmax(1)).sum())
+    difference = float((masked - slim).abs().max())
     teller.say(
-        f"On the test pictures they name the same digit {same} times of {len(answers)}; no score differs by more than "
-        f"{float((answers - slim_answers).abs().max()):.0e}."
+        f"On the test pictures they name the same digit {same} times of {len(slim)}; no score differs by more than "
+        f"{difference:.0e}."
     )
-    return slim_answers
+    return same, difference
 
 
 def save(teller: Teller, result: Result, place: Path, digits: Digits) -> float:
     """The largest difference between the slim net and what comes back from disk."""
     from surgery.checkpoints import load, save
 
-    teller.step("Save the slim net, and load it into a fresh one: safetensors and JSON, no pickle")
+    teller.step("Save the slim net (safetensors and JSON, no pickle) and load it again")
     save(result, place / "slim")
     loaded = load(place / "slim", DigitNet).eval()
     before, after = (scores(model, digits.test_pictures) for model in (result.model, loaded))
     difference = float((before - after).abs().max())
     size = sum(file.stat().st_size for file in (place / "slim").iterdir())
-    told = "answers exactly as before" if difference == 0 else f"answers differently, by up to {difference:.0e}"
-    teller.say(f"slim/ takes {size / 1e6:.1f} MB; the net that was loaded from it {told}.")
+    told = "gives exactly the same scores" if difference == 0 else f"gives other scores, by up to {difference:.0e}"
+    teller.say(f"Saved slim/: {size / 1e6:.1f} MB; the net that was loaded from it {told}.")
     return difference
 
 
 def export_all(teller: Teller, slim: nn.Module, place: Path, digits: Digits) -> tuple[Export, ...]:
     """The slim net as files for other runtimes."""
-    teller.step("Export it to TorchScript and ONNX, and run both files to see that they agree with it")
+    teller.step("Export it to TorchScript and ONNX, and run both files")
     example = digits.test_pictures[:EXAMPLES]
     made = []
     for name in ("digits.pt", "digits.onnx"):
         exported = export(slim, place / name, example)
         made.append(exported)
-        batches = " and ".join(str(size) for size in exported.parity.batch_sizes)
+        batches = ", ".join(str(size) for size in exported.parity.batch_sizes)
         teller.say(
-            f"{name}: {exported.size_bytes / 1e6:.1f} MB, agrees to {exported.parity.max_rel_error:.0e} at batch {batches}."
+            f"Exported {name}: {exported.size_bytes / 1e6:.1f} MB; its runtime's answers agree with the slim net's to "
+            f"{exported.parity.max_rel_error:.0e}, at batch sizes {batches}."
         )
     return tuple(made)
 
 
-def measure(teller: Teller, dense: nn.Module, masked: nn.Module, slim: nn.Module, digits: Digits) -> Benchmark:
+def measure(teller: Teller, models: Mapping[str, nn.Module], digits: Digits) -> Benchmark:
     """The latencies of dense, masked (twice) and slim."""
-    teller.step("Time dense, masked and slim in three runtimes, one call at a time in turn: about a minute")
+    teller.step("Time dense, masked and slim in three runtimes, in turn: about a minute")
     return benchmark(
-        {DENSE: dense, HOOKS: masked, ZEROS: bake(masked), SLIM: slim},
+        models,
         digits.test_pictures[:EXAMPLES],
         runtimes=tuple(RUNTIMES),
         batch_sizes=BATCHES,

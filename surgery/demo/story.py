@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from surgery.demo import steps
 from surgery.demo.account import layers_of
 from surgery.demo.digits import Digits, load_digits
 from surgery.demo.outcome import DENSE, HOOKS, SLIM, ZEROS, Outcome
 from surgery.demo.table import closing, legend, table
 from surgery.demo.telling import Teller
-from surgery.demo.training import accuracy
+from surgery.demo.training import accuracy, scores
 from surgery.errors import InputError
+from surgery.masks import bake
 
 EPOCHS, QUICK_EPOCHS = (8, 8), (2, 1)
 """Of training, and of training under the mask."""
@@ -42,9 +45,9 @@ def main(*, quick: bool = False, directory: Path | None = None, as_json: bool = 
     began = time.perf_counter()
     teller = Teller(silent=as_json)
     digits = load_digits()
-    with _place(directory) as place:
+    with _place(directory) as place, _one_thread():
         if not quick:
-            teller.note("This takes one to three minutes, half of it for timing.")
+            teller.note("This takes about a minute and a half; on a busy machine, up to three.")
         outcome = _tell(teller, digits, place, quick=quick)
     seconds = time.perf_counter() - began
     if as_json:
@@ -74,26 +77,38 @@ def _place(directory: Path | None) -> Iterator[Path]:
     yield directory
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For a net this small, threads cost more than they bring; and the sums are the same everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _tell(teller: Teller, digits: Digits, place: Path, *, quick: bool) -> Outcome:
     """Every step in order, and all their numbers."""
     epochs, more_epochs = QUICK_EPOCHS if quick else EPOCHS
-    dense, dense_answers = steps.train(teller, digits, epochs)
-    masked, masked_answers = steps.mask(teller, dense, digits, more_epochs)
+    dense = steps.train(teller, digits, epochs)
+    masked = steps.mask(teller, dense, digits, more_epochs)
     result, proof = steps.cut(teller, masked, digits)
-    slim_answers = steps.compare(teller, masked_answers, result.model, digits)
+    models = {DENSE: dense, HOOKS: masked, ZEROS: bake(masked), SLIM: result.model}
+    answers = {name: scores(model, digits.test_pictures) for name, model in models.items()}
+    same, difference = steps.compare(teller, answers[HOOKS], answers[SLIM])
     reload_difference = steps.save(teller, result, place, digits)
     exports = steps.export_all(teller, result.model, place, digits)
-    benchmark = None if quick else steps.measure(teller, dense, masked, result.model, digits)
+    benchmark = None if quick else steps.measure(teller, models, digits)
     if benchmark is not None:
         (place / "benchmark.json").write_text(benchmark.to_json(), encoding="utf-8")
 
-    answers = {DENSE: dense_answers, HOOKS: masked_answers, ZEROS: masked_answers, SLIM: slim_answers}
     before, per_picture = (DENSE, HOOKS, ZEROS), steps.EXAMPLES
     return Outcome(
         accuracy={name: accuracy(answer, digits.test_labels) for name, answer in answers.items()},
-        test_digits=len(slim_answers),
-        same_predictions=int((masked_answers.argmax(1) == slim_answers.argmax(1)).sum()),
-        largest_difference=float((masked_answers - slim_answers).abs().max()),
+        test_digits=len(digits.test_labels),
+        same_predictions=same,
+        largest_difference=difference,
         layers=layers_of(masked, result.plan),
         params=dict.fromkeys(before, result.params_before) | {SLIM: result.params_after},
         macs=dict.fromkeys(before, result.macs_before // per_picture) | {SLIM: result.macs_after // per_picture},
@@ -111,6 +126,5 @@ def _conclude(teller: Teller, outcome: Outcome, directory: Path | None) -> None:
     teller.say("")
     teller.say(closing(outcome), indent=0)
     if directory is not None:
-        teller.say(
-            f"The files are in {directory}: {', '.join(sorted(file.name for file in directory.iterdir()))}.", indent=0
-        )
+        names = ", ".join(sorted(file.name for file in directory.iterdir()))
+        teller.say(f"The files are in {directory}: {names}.", indent=0)

@@ -141,10 +141,11 @@ def _measured(preparation: Preparation, empty: list[Cell], settings: Settings, p
     if not any(job.forms for job in jobs):
         timed = tuple(empty)
     else:
+        request = Request(runtime.name, empty[0].threads, empty[0].device, tuple(jobs), enough, all_or_none=here)
         with stage(what):
-            reply = ask(
-                Request(runtime.name, empty[0].threads, empty[0].device, tuple(jobs), enough), preparation.folder
-            )
+            reply = ask(request, preparation.folder)
+        if reply.unloaded:
+            return _measured_here(preparation, empty, enough, reply.unloaded, what)
         if reply.mismatch:
             raise CheckError(*reply.mismatch)
         timed = reply.cells

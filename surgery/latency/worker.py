@@ -32,14 +32,14 @@ def main(question: Path, answer: Path) -> None:
         reply = Reply(tuple(_measure(request, job) for job in request.jobs))
     except CheckError as error:
         reply = Reply(mismatch=(error.fact, error.way_out))
-    except _Unloaded as error:
+    except _LoadError as error:
         reply = Reply(unloaded={error.model: str(error)})
     unfinished = answer.with_suffix(".part")
     unfinished.write_bytes(msgspec.json.encode(reply))
     unfinished.replace(answer)
 
 
-class _Unloaded(Exception):
+class _LoadError(Exception):
     """A model that this process cannot load, though the parent could write it."""
 
     def __init__(self, model: str, reason: Exception) -> None:
@@ -57,7 +57,7 @@ def _measure(request: Request, job: Job) -> Cell:
             calls[form.model] = _checked(request, form, inputs)
         except CheckError:
             raise
-        except _Unloaded as error:
+        except _LoadError as error:
             if request.all_or_none:
                 raise
             failures[form.model] = str(error)
@@ -74,7 +74,7 @@ def _checked(request: Request, form: Form, inputs: Inputs) -> Call:
     try:
         bind = runtime_named(request.runtime).load(Path(form.file), request.threads, request.device)
     except Exception as error:
-        raise _Unloaded(form.model, error) from error
+        raise _LoadError(form.model, error) from error
     return checked(bind, inputs, receive(Path(form.reference)), form.model, request.runtime)
 
 

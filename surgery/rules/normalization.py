@@ -67,7 +67,7 @@ def _known_batch_norm(
     shift, shift_varies = _shaped(bias, call, 0.0)
     if training or running_mean is None or running_var is None:
         if input.everything:
-            return _standardised(call, input, gain, shift, eps)
+            return _standardised(call, input, gain, shift, gain_varies | shift_varies, eps)
         return _of_shift(call, input, gain, shift, gain_varies | shift_varies)
     mean, mean_varies = _shaped(running_mean, call, 0.0)
     variance, variance_varies = _shaped(running_var, call, 1.0)
@@ -77,12 +77,12 @@ def _known_batch_norm(
     return Known.of(call.shape, torch.where(off, shift, value), varies)
 
 
-def _standardised(call: KnownCall, input: Known, gain: Any, shift: Any, eps: float) -> Known:
+def _standardised(call: KnownCall, input: Known, gain: Any, shift: Any, unknown: Any, eps: float) -> Known:
     """Everything is known (a weight that is standardised in forward): compute it."""
     full = input.full().to("cpu", call.dtype)
     dims = [d for d in range(full.dim()) if d != 1]
     variance, mean = torch.var_mean(full, dims, correction=0, keepdim=True)
-    return Known.of(call.shape, (full - mean) * torch.rsqrt(variance + eps) * gain + shift, torch.tensor(False))
+    return Known.of(call.shape, (full - mean) * torch.rsqrt(variance + eps) * gain + shift, unknown)
 
 
 def _of_shift(call: KnownCall, input: Known, gain: Any, shift: Any, unknown: Any) -> Known:
@@ -201,11 +201,9 @@ def local_response_norm(call: Call, input: Value, **_: Any) -> Layout:
 
 @rule("aten._weight_norm.default")
 def weight_norm(call: Call, v: Value, g: Value, dim: int = 0) -> Layout:
-    """`g · v / |v|`, the norm over all dims but `dim`: those are read, and `dim` is tied."""
-    dim %= v.layout.rank
-    layout = call.hold(
-        v.layout, [d for d in range(v.layout.rank) if d != dim], "weight_norm takes a norm over this axis"
-    )
+    """`g · v / |v|`, the norm over all dims but `dim` (-1: over all): those are read, and `dim` is tied."""
+    normed = [d for d in range(v.layout.rank) if d != dim]
+    layout = call.hold(v.layout, normed, "weight_norm takes a norm over this axis")
     return merge(call, [layout, g.layout], call.shape)
 
 

@@ -73,7 +73,7 @@ def _pointwise(call: Call, **arguments: Any) -> Any:
 
 def _known_pointwise(call: KnownCall, **arguments: Any) -> Any:
     known = [a for a in arguments.values() if isinstance(a, Known)]
-    if all(k.nothing for k in known):
+    if any(k.nothing for k in known):  # of such an operand not even the dtype is known
         return call.anything()
     values = {key: a.widened(call.dtype) if isinstance(a, Known) else a for key, a in arguments.items()}
     varies = known[0].varies
@@ -92,8 +92,12 @@ def _tensors(arguments: dict[str, Any]) -> list[str]:
 
 
 def run(target: Any, arguments: dict[str, Any]) -> Any:
-    """Call an op with its arguments by name, on the CPU; an in-place op works on a copy."""
+    """Call an op with its arguments by name, on the CPU; an in-place op works on a copy.
+
+    Stretched tensors are laid out in full: some kernels (`_weight_norm_interface`) read past their strides.
+    """
     named = {("self" if key == "input" else key): value for key, value in arguments.items()}
+    named = {key: value.contiguous() if isinstance(value, torch.Tensor) else value for key, value in named.items()}
     ordered = [named[argument.name] for argument in target._schema.arguments if not argument.kwarg_only]
     keyword = {argument.name: named[argument.name] for argument in target._schema.arguments if argument.kwarg_only}
     if "device" in keyword and keyword["device"] is not None:
@@ -147,7 +151,7 @@ def _known_fill(call: KnownCall, input: Known, value: float) -> Known:
     return Known.of(call.shape, torch.full(ones, value, dtype=call.dtype), torch.zeros(ones, dtype=torch.bool))
 
 
-def _absorbing(a: Known, b: Any, dtype: torch.dtype) -> torch.Tensor:
+def _absorbing(a: Known, dtype: torch.dtype) -> torch.Tensor:
     """Where a product is 0 because this factor is 0, whatever the other is."""
     return ~a.varies & (a.widened(dtype) == 0)
 
@@ -164,9 +168,9 @@ def _known_multiply(call: KnownCall, input: Known, other: Any) -> Known:
     zero = torch.zeros((), dtype=torch.bool)
     for factor in (input, other):
         if isinstance(factor, Known):
-            zero = zero | _absorbing(factor, None, call.dtype)
+            zero = zero | _absorbing(factor, call.dtype)
         elif factor == 0:
-            zero = ~zero
+            zero = torch.ones_like(zero)
     return Known(
         call.shape, torch.where(zero, torch.zeros((), dtype=plain.value.dtype), plain.value), plain.varies & ~zero
     )
@@ -180,17 +184,18 @@ def where(call: Call, condition: Value, input: Any, other: Any) -> Layout:
 
 @where.known
 def _known_where(call: KnownCall, condition: Known, input: Any, other: Any) -> Known:
-    plain = _known_pointwise(call, condition=condition, input=input, other=other)
     first, second = (
-        (side.widened(call.dtype), side.varies)
-        if isinstance(side, Known)
-        else (torch.tensor(side), torch.tensor(False))
+        (side.widened(call.dtype), side.varies) if isinstance(side, Known) else _number(side, call.dtype)
         for side in (input, other)
     )
     same = (first[0] == second[0]) & ~first[1] & ~second[1]
-    picked = ~condition.varies & torch.where(condition.value.bool(), ~first[1], ~second[1])
-    value = torch.where(same, first[0], plain.value)
-    return Known.of(call.shape, value, ~(same | picked))
+    chosen = condition.value.bool()
+    picked = ~condition.varies & torch.where(chosen, ~first[1], ~second[1])
+    return Known.of(call.shape, torch.where(chosen, first[0], second[0]), ~(same | picked))
+
+
+def _number(number: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor(number, dtype=dtype if isinstance(number, float) else None), torch.tensor(False)
 
 
 @rule(
@@ -202,15 +207,20 @@ def _known_where(call: KnownCall, condition: Known, input: Any, other: Any) -> K
     "aten.type_as.default",
     "aten.float.default",
 )
-def cast(call: Call, input: Value, **_: Any) -> Layout:
-    """A move to another dtype or device: the same units."""
+def cast(call: Call, input: Value, other: Value | None = None, **_: Any) -> Layout:
+    """A move to another dtype or device (or to those of another tensor): the same units."""
+    if isinstance(other, Value):
+        call.accounted += other.layout.blocks
     return input.layout
 
 
 @cast.known
-def _known_cast(call: KnownCall, input: Known, dtype: torch.dtype | None = None, **other: Any) -> Known:
-    like = other.get("other")
-    dtype = like.value.dtype if isinstance(like, Known) else dtype
+def _known_cast(
+    call: KnownCall, input: Known, dtype: torch.dtype | None = None, other: Known | None = None, **_: Any
+) -> Known:
+    if isinstance(other, Known) and other.nothing:  # its dtype is not known: only 0 and 1 are the same in all of them
+        return Known(call.shape, input.value, input.varies | ((input.value != 0) & (input.value != 1)))
+    dtype = other.value.dtype if isinstance(other, Known) else dtype
     if dtype is None or dtype.is_floating_point:
         return input  # floating-point constants are followed in the precision of the pass
     return Known.of(call.shape, input.value.to("cpu", dtype), input.varies)

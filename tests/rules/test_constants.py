@@ -38,7 +38,7 @@ def claimed(monkeypatch: pytest.MonkeyPatch, sample: Sample, state: Mapping[str,
         patched.setattr(module, "_placeholder", placeholder)
         patched.setattr(module, "find_rule", lambda target: watched(target, failures))
         known = module.constants(sample.program).known
-    assert failures == []
+    assert failures == [], failures
     output = next(node for node in sample.program.nodes if node.op == "output")
     return [known[node.name] for node in pytree.tree_leaves(output.args) if isinstance(node, fx.Node)]
 

@@ -1,0 +1,24 @@
+"""`surgery demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from surgery.cli.options import Json, Traceback
+
+
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="Train for seconds only, and time nothing.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--directory", "--output", "-o", help="Keep all files in this directory; it must be new or empty.")
+    ] = None,
+    json: Json = False,
+    traceback: Traceback = False,
+) -> int:
+    """Train, mask, shrink, prove, save, export and time a small net on real handwritten digits."""
+    from surgery.demo import main
+
+    return main(quick=quick, directory=output, as_json=json)

@@ -1,0 +1,102 @@
+"""From the words of a command line to models, inputs and places to write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from surgery.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from surgery.sources import LoadedModel
+
+
+def opened(
+    spec: str,
+    *,
+    checkpoint: Path | None = None,
+    strip_prefix: str = "",
+    trust: bool = False,
+    factory: str | None = None,
+) -> LoadedModel:
+    """The model that MODEL names; what is to be known about it goes to stderr.
+
+    Args:
+        spec: MODEL.
+        checkpoint: Weights for it.
+        strip_prefix: Taken off the names in the checkpoint.
+        trust: Allow the code of a transformers directory.
+        factory: What a directory written by surgery was made from.
+
+    Raises:
+        InputError: As `surgery.sources.load_model`, or a saved directory was made from code that nobody named.
+    """
+    from surgery.checkpoints import describe, load
+    from surgery.sources import is_library_model, load_model
+
+    def open_saved(directory: Path) -> nn.Module:
+        saved = describe(directory)
+        note(str(saved))
+        recorded = saved.manifest.source
+        made_from = factory or (recorded if recorded and is_library_model(recorded) else None)
+        if made_from is None:
+            source = f"from {recorded!r}, whose code is not run unasked" if recorded else "from a model that it does not name"
+            named = recorded or "package.module:factory"
+            raise InputError(f"{str(directory)!r} was made {source}", f"name it: --factory {named}")
+        fresh = opened(made_from, trust=trust) if made_from != spec else None
+        if fresh is None:
+            raise InputError(f"--factory is {made_from!r}, the saved directory itself", "name the model before the cut")
+        return load(directory, fresh.model)
+
+    loaded = load_model(spec, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, open_saved=open_saved)
+    for text in loaded.notes:
+        note(text)
+    return loaded
+
+
+def inputs_of(specs: Sequence[str]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """The example inputs: positional ones, and those with a name.
+
+    Raises:
+        InputError: A word of `--input` is malformed.
+    """
+    from surgery.sources import parse_inputs
+
+    return parse_inputs(specs)
+
+
+def check_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse a file that cannot be written before hours are spent on what goes into it.
+
+    Raises:
+        InputError: It exists, is a directory, or there is no place for it.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"the directory {str(path.parent)!r} does not exist", "create it first")
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a directory", "give the path of a file")
+    if os.path.lexists(path) and not overwrite:
+        raise InputError(f"{str(path)!r} exists already", "pass --overwrite, or choose another path")
+
+
+def write_file(path: Path, text: str, *, overwrite: bool) -> None:
+    """Write a text file, all of it or nothing.
+
+    Raises:
+        InputError: It exists, or the disk is full.
+    """
+    from surgery.export.staging import staged
+
+    with staged(path, overwrite=overwrite) as place:
+        place.write_text(text, encoding="utf-8")
+
+
+def note(text: str) -> None:
+    """A line on stderr."""
+    typer.echo(text, err=True)

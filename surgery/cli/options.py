@@ -1,0 +1,40 @@
+"""The options that several commands share, as types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MODEL_HELP = (
+    "package.module:factory, timm:NAME, torchvision:NAME, a transformers directory, or a directory that surgery wrote."
+)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+Inputs = Annotated[
+    list[str],
+    typer.Option(
+        "--input",
+        metavar="[NAME=]SHAPE",
+        help="An example input: 1x3x224x224, input_ids=1x128:int64[0,999], or image=@batch.npy. Once per input.",
+        show_default=False,
+    ),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(help="Weights for MODEL: .safetensors, .pt, .pth, .bin or .ckpt; nothing in it is executed."),
+]
+StripPrefix = Annotated[str, typer.Option(metavar="PREFIX", help="Taken off every name in the checkpoint.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Allow the Python code inside a transformers directory to run.")]
+Factory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="What a directory that surgery wrote was made from, before it was shrunk; not needed for library models.",
+    ),
+]
+RoundTo = Annotated[int, typer.Option(metavar="N", help="Keep widths at multiples of N.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what surgery wrote there before.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show Python's traceback with an error.")]

@@ -1,0 +1,37 @@
+"""What a command hands back: the same result for people and for programs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FLAGS = {
+    "overwrite=True": "--overwrite",
+    "flush_subnormals=True": "--flush-subnormals",
+    "prove=False": "--no-prove",
+    "dynamic_shapes={}": "--static",
+}
+"""How the command line writes what the package's own sentences say in Python."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a command.
+
+    Attributes:
+        text: For people, on stdout.
+        data: For `--json`, on stdout instead.
+        exit_code: 0 done, 1 a check failed.
+    """
+
+    text: str
+    data: Mapping[str, Any]
+    exit_code: int = 0
+
+
+def as_flags(text: str) -> str:
+    """A sentence with the command line's flags in the place of Python's arguments."""
+    pattern = "|".join(re.escape(argument) for argument in FLAGS)
+    return re.sub(pattern, lambda match: FLAGS[match[0]], text)

@@ -1,0 +1,88 @@
+"""`surgery shrink`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from surgery.cli.models import inputs_of, opened
+from surgery.cli.options import Checkpoint, Factory, Inputs, Json, Model, Overwrite, RoundTo, StripPrefix, Traceback, Trust
+from surgery.cli.outcome import Outcome
+
+if TYPE_CHECKING:
+    from surgery.results import Result
+
+
+def shrink(
+    model: Model,
+    inputs: Inputs,
+    checkpoint: Checkpoint = None,
+    strip_prefix: StripPrefix = "",
+    keep_masks: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Masks by parameter or module name; what is not 0 stays.")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan of `surgery choose`: mask what it names first.")] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Set weights up to this magnitude to zero first; that changes the function.")
+    ] = 0.0,
+    flush_subnormals: Annotated[
+        bool, typer.Option("--flush-subnormals", help="Set subnormal weights to zero first.")
+    ] = False,
+    round_to: RoundTo = 1,
+    no_prove: Annotated[bool, typer.Option("--no-prove", help="Hand the slim model over unproven.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The directory to save the slim model in.")] = None,
+    overwrite: Overwrite = False,
+    factory: Factory = None,
+    trust: Trust = False,
+    json: Json = False,
+    traceback: Traceback = False,
+) -> Outcome:
+    """Remove every channel that is dead in MODEL, and prove that the function is the same."""
+    from surgery import shrinking
+    from surgery.checkpoints import check_free, save
+    from surgery.plans import Plan
+    from surgery.sources import read_weights
+
+    if output is not None:
+        check_free(output, overwrite=overwrite)
+    masks = None if keep_masks is None else {n: t.bool() for n, t in read_weights(keep_masks).tensors.items()}
+    args, kwargs = inputs_of(inputs)
+    chosen = None if plan is None else Plan.read(plan)
+    loaded = opened(model, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, factory=factory)
+    result = shrinking.shrink(
+        loaded.model if chosen is None else chosen.mask(loaded.model),
+        args,
+        kwargs,
+        keep_masks=masks,
+        tolerance=tolerance,
+        flush_subnormals=flush_subnormals,
+        round_to=round_to,
+        prove=not no_prove,
+    )
+    if output is not None:
+        save(result, output, source=model, overwrite=overwrite)
+    text = str(result) + (f"\nsaved in {output}" if output is not None else "")
+    return Outcome(text, {"command": "shrink", "model": model, "output": _path(output), **_data(result)})
+
+
+def _data(result: Result) -> dict[str, Any]:
+    """A result as plain data, without the model."""
+    plan = result.plan
+    return {
+        "params_before": result.params_before,
+        "params_after": result.params_after,
+        "macs_before": result.macs_before,
+        "macs_after": result.macs_after,
+        "removed_channels": plan.removed_channels,
+        "groups": plan.groups,
+        "folds": len(plan.folds),
+        "carriers": len(plan.carries),
+        "proof": result.proof,
+        "notes": result.notes,
+    }
+
+
+def _path(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,230 @@
+"""What other tools do to a zeroed checkpoint, and what we owe: one test per kind of net, with parameters counted out.
+
+The nets are those on which they were measured: 973, 869 and 253 parameters. The biases and shifts of the zeroed channels
+are not zero; that is what others lose, or keep at the price of thousands of parameters and of one fixed resolution.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import surgery
+from tests import nets
+from tests.exactness import assert_exact, fingerprint, parameters, shrunk
+
+DEAD = [1, 3, 4, 6]
+TOKENS = ((1, 0), (3, 0))
+"""Batches to try where there is no space to grow in."""
+
+
+def largest_difference(masked: nn.Module, slim: nn.Module, size: int) -> float:
+    """max|slim - masked| / max|masked| in float32: the figure that the other tools were measured by."""
+    x = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(11))
+    with torch.no_grad():
+        a, b = masked(x), slim(x)
+    return float((a - b).abs().max() / a.abs().max())
+
+
+def sign_(tensor: Tensor | None, positions: list[int], sign: float) -> None:
+    """Give entries a sign: a negative constant dies in the ReLU, a positive one travels on."""
+    assert tensor is not None
+    with torch.no_grad():
+        tensor[positions] = sign * (tensor[positions].abs() + 0.1)
+
+
+@pytest.mark.parametrize(("sign", "after"), [(-1.0, 573), (1.0, 573 + 100)], ids=["constants of 0", "carrier"])
+def test_padded_convolutions_with_bias(sign: float, after: int) -> None:
+    """973 -> 573, and one carrier (100 parameters) where the dead channels still say something; others: 2613, or 3.0e-1."""
+    net = nets.zero_rows_(nets.lively(nets.PaddedPair()), conv1=DEAD)
+    sign_(net.conv1.bias, DEAD, sign)
+    assert parameters(net) == 973
+    result = shrunk(net, nets.image())
+    assert (result.params_before, result.params_after, parameters(result.model)) == (973, after, after)
+    assert len(result.plan.carries) == (sign > 0)
+    assert not result.plan.folds
+    for size in (5, 9, 16):
+        assert largest_difference(net, result.model, size) <= 1e-6
+    assert result.model.conv1.out_channels == result.model.conv2.in_channels == 4 + (sign > 0)
+
+
+@pytest.mark.parametrize(("sign", "after"), [(-1.0, 465), (1.0, 465 + 101)], ids=["constants of 0", "carrier"])
+def test_convolutions_with_batch_norm(sign: float, after: int) -> None:
+    """869 -> 465, and one carrier (101 parameters) at most; others: 2493, or 2.2e-2."""
+    net = nets.zero_rows_(nets.lively(nets.NormPair()), conv1=DEAD)
+    with torch.no_grad():  # a zeroed channel leaves shift - mean * gain / sqrt(variance + eps)
+        norm = net.norm1
+        norm.bias[DEAD] = sign * 0.7 + (norm.running_mean * norm.weight * (norm.running_var + norm.eps).rsqrt())[DEAD]
+    assert parameters(net) == 869
+    result = shrunk(net, nets.image())
+    assert parameters(result.model) == after
+    for size in (5, 9, 16):
+        assert largest_difference(net, result.model, size) <= 1e-6
+    assert result.model.norm1.num_features == 4 + (sign > 0)
+
+
+def test_residual_net_with_masks_made_layer_by_layer() -> None:
+    """Exact, and what the layers disagree about is explained; others: 3.3e-1, 4.0e-1."""
+    net = nets.zero_rows_(
+        nets.lively(nets.Residual()),
+        stem=[0, 2, 3, 4, 5, 6],
+        a2=[0, 1, 2, 3, 4, 5],
+        b2=[0, 1, 2, 6, 7, 8],
+        a1=[1, 2, 3, 4, 5],
+        b1=[0, 3, 4, 5, 6, 7, 9],
+    )
+    for conv, dead in ((net.stem, [0, 2]), (net.a2, [0, 2]), (net.b2, [0, 2])):
+        sign_(conv.bias, dead, -1.0)  # what is dead everywhere adds up to a negative constant
+    sign_(net.a1.bias, [1, 2, 3, 4, 5], -1.0)
+    result = shrunk(net, nets.image())
+    stream, inner_a, inner_b = (group for group in result.plan.groups if group.channels in (12, 10, 14))
+    # 0 and 2 are zeroed in all three layers that write the stream. Others are constant where it is padded, and stay
+    # because a later layer writes to them: one of those carries what 0 and 2 said over the border
+    assert (stream.removed, inner_a.removed) == (2, 5)
+    assert inner_b.removed in (6, 7)
+    assert 4 <= stream.stranded <= 7
+    assert sum(count for _, count in stream.blockers) == stream.stranded
+    assert dict(stream.keep_alive)
+    text = str(result)
+    assert f"stranded: {stream.stranded} zeroed channels of stem.weight stay" in text
+    assert "it varies with the input" in text
+    assert result.plan.explain("stem.weight", 0).startswith("stem.weight[0] (dim 0) is removed")
+    assert result.plan.explain("stem.weight", 6).startswith("stem.weight[6] (dim 0) stays: alive")
+
+
+def test_a_live_filter_whose_weights_sum_to_zero_is_untouched() -> None:
+    """Tests for zero are `all == 0`, never a sum; others: 6.5e-1."""
+    net = nets.lively(nets.PaddedPair())
+    with torch.no_grad():
+        net.conv1.weight[2] = torch.tensor([1.0, -1.0, 0.0] * 9).reshape(3, 3, 3)
+        net.conv2.weight[:, 5] = torch.tensor([1.0, 0.0, -1.0] * 3).reshape(3, 3)
+        assert net.conv1.weight[2].sum() == 0
+        assert not net.conv2.weight[:, 5].sum((1, 2)).any()
+    result = shrunk(net, nets.image())
+    assert result.plan.empty
+    assert parameters(result.model) == 973
+
+
+def test_mlp_with_gelu() -> None:
+    """7 -> 16 -> 5 loses 8 hidden units, 8 + 5 parameters each, and their GELU(bias) goes into the next bias; others: 8.8e-1."""
+    net = nets.zero_rows_(nets.lively(nets.mlp()), **{"0": range(8)})
+    result = shrunk(net, torch.randn(2, 7), shapes=TOKENS)
+    assert parameters(result.model) == 213 - 8 * 13
+    assert len(result.plan.folds) == 1
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["a bias is made", "a bias is there"])
+def test_depthwise_block(bias: bool) -> None:
+    """253 -> 157 (and 8 for the bias that takes up what the removed channels said); others: 2261, or 7.7e-2."""
+    net = nets.zero_rows_(nets.lively(nets.Depthwise()), expand=DEAD, depthwise=DEAD)
+    before = 253
+    if bias:
+        net.project.bias = nn.Parameter(torch.randn(8))
+        before += 8
+    sign_(net.norm2.bias, DEAD, 1.0)
+    result = shrunk(net, nets.image())
+    assert parameters(net) == before
+    assert parameters(result.model) == 157 + 8
+    assert result.model.depthwise.groups == result.model.depthwise.in_channels == 4
+
+
+def test_depthwise_block_whose_depthwise_weights_live() -> None:
+    """A constant other than 0 that meets the border of its own padded kernel stays, and says so."""
+    net = nets.zero_rows_(nets.lively(nets.Depthwise()), expand=DEAD)
+    with torch.no_grad():
+        shift = net.norm1.running_mean * net.norm1.weight * (net.norm1.running_var + net.norm1.eps).rsqrt()
+        net.norm1.bias[DEAD] = shift[DEAD] + torch.tensor([0.5, -0.5, 0.5, -0.5])
+    result = shrunk(net, nets.image())
+    assert parameters(result.model) == 253 - 2 * 24 + 8
+    (group,) = (group for group in result.plan.groups if group.stranded)
+    assert group.stranded == 2
+    why = result.plan.explain("expand.weight", 1)
+    assert why.startswith("expand.weight[1] (dim 0) stays: ")
+    assert "depthwise's border" in why or "project reads it, and it varies with the input" in why
+    assert result.plan.explain("expand.weight", 3).startswith("expand.weight[3] (dim 0) is removed")
+
+
+def test_channels_of_which_only_the_readers_columns_are_zero() -> None:
+    """Nobody looks at them, whatever they hold; not seen by any other tool."""
+    net = nets.lively(nets.PaddedPair())
+    nets.zero_(net.conv2.weight, DEAD, dim=1)
+    result = shrunk(net, nets.image())
+    assert parameters(result.model) == 573
+    assert not result.plan.carries
+    assert torch.equal(result.model.conv1.weight, net.conv1.weight[[0, 2, 5, 7]])
+
+
+def test_dead_dims_in_a_layer_norm_stream_are_pinned_with_the_reason() -> None:
+    """LayerNorm averages over them: they stay, explained; the inner width goes. Others: 3.0e-1."""
+    net = nets.zero_rows_(nets.lively(nets.Stream()), embed=[0, 1, 2], down=[0, 1, 2], up=range(10))
+    with torch.no_grad():
+        net.embed.bias[:3] = net.down.bias[:3] = 0
+    result = shrunk(net, torch.randn(2, 3, 6), shapes=TOKENS)
+    assert parameters(net) == 696
+    assert parameters(result.model) == 696 - 10 * (12 + 1 + 12)
+    assert result.plan.explain("embed.weight", 0) == (
+        "embed.weight[0] (dim 0) stays: pinned: layer_norm averages over this axis (norm)"
+    )
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_grouped_convolution_with_dead_channels_in_different_places_of_each_group(padding: int) -> None:
+    """Each conv group keeps its own positions, inputs and outputs; others: 2.8e-1 to 4.7e-1, or a crash."""
+    net = nets.zero_rows_(
+        nets.lively(nets.Grouped(padding)), before=[0, 1, 5, 6, 8, 11], grouped=[0, 2, 6, 8, 13, 14]
+    )
+    if padding:
+        sign_(net.before.bias, [0, 1, 5, 6, 8, 11], -1.0)
+    result = shrunk(net, nets.image())
+    # 12 -> 6 inputs, 15 -> 9 outputs: two of 4 and three of 5 a group
+    assert parameters(result.model) == (6 * 3 + 6) + (9 * 2 * 9 + 9) + (4 * 9 + 4)
+    grouped = result.model.grouped
+    assert (grouped.groups, grouped.in_channels, grouped.out_channels) == (3, 6, 9)
+    kept = torch.tensor([2, 3, 0, 3, 1, 2]).reshape(3, 2)  # per group
+    rows = torch.tensor([1, 3, 4, 5, 7, 9, 10, 11, 12]).reshape(3, 3)
+    for g in range(3):
+        assert torch.equal(grouped.weight[3 * g : 3 * g + 3], net.grouped.weight[rows[g]][:, kept[g]])
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(5, 8)
+        self.lstm = nn.LSTM(8, 6, batch_first=True)
+        self.up = nn.Linear(6, 10)
+        self.head = nn.Linear(10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.lstm(self.inner(x).relu())[0]
+        return self.head(self.up(hidden).relu())  # type: ignore[no-any-return]
+
+
+def test_lstm_is_exact_or_pinned() -> None:
+    """Dead hidden units crash others. Here whatever touches the LSTM is exact, or stays with the reason."""
+    net = nets.lively(Recurrent())
+    nets.zero_rows_(net, inner=[0, 1, 2], up=[0, 3, 4])
+    result = shrunk(net, torch.randn(2, 7, 5), shapes=TOKENS)
+    assert result.model.up.out_features == 7
+    if result.model.inner.out_features == 8:
+        assert "lstm" in result.plan.explain("inner.weight", 0)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [nets.PaddedPair, nets.NormPair, nets.Depthwise, nets.Residual, lambda: nets.Grouped(1)],
+    ids=["padded", "norm", "depthwise", "residual", "grouped"],
+)
+def test_the_proof_agrees_with_ours(net: type[nn.Module]) -> None:
+    """The whole road with the package's own proof: it passes, and puts nothing back."""
+    dense = nets.lively(net())
+    example = nets.image()
+    masked = surgery.choose(dense, example).mask(dense)
+    before = fingerprint(masked)
+    result = surgery.shrink(masked, example)
+    assert fingerprint(masked) == before
+    assert result.proof is not None
+    assert result.proof.passed
+    assert not result.notes
+    assert result.params_after < 0.7 * result.params_before
+    assert_exact(masked, result.plan, result.model, example)

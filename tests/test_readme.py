@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import readme
+from benchmarks.masked_vs_slim import RESULTS
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_the_examples_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(blocks) >= 3
+    names: dict[str, object] = {"__name__": "readme"}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), names)
+    printed = capsys.readouterr().out
+    assert "proof passed" in printed
+    assert "0.weight[3]" in printed
+
+
+def test_the_table_is_generated_from_the_committed_results() -> None:
+    text = README.read_text()
+    between = text.split(readme.BEGIN)[1].split(readme.END)[0].strip()
+    assert between == readme.table(json.loads(RESULTS.read_text())).strip()
