@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from surgery.coupling import Bools
 from surgery.cutting.cut import cut_
+from surgery.cutting.hooks import carry_hooks_
 from surgery.cutting.operate import Kept, Operation, operate
 from surgery.deciding.study import Study
 from surgery.errors import CheckError, InputError
@@ -79,6 +80,7 @@ def shrink(
         study = Study.of(masked, inputs)
     result = carried_out(study, prove=prove, round_to=round_to, notes=notes)
     if not inplace:
+        carry_hooks_(model, result.model)
         return result
     own = cut_(result.plan.mask_(masked), result.plan) if not result.plan.empty else masked
     return replace(result, model=own)

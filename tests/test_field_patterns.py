@@ -43,9 +43,9 @@ def widths(model: nn.Module) -> dict[str, tuple[int, int]]:
     return found
 
 
-def carriers(plan: surgery.Plan, name: str) -> int:
-    """How many channels that a weight writes were kept as carriers only."""
-    axis = plan.axis(name)
+def carriers(plan: surgery.Plan, name: str, dim: int = 0) -> int:
+    """How many channels that a weight writes along `dim` were kept as carriers only."""
+    axis = plan.axis(name, dim)
     return sum(code >= 0 and plan.reasons[code].startswith("carrier") for code in axis.why)
 
 
@@ -194,7 +194,7 @@ def test_linear_view_transposed_convolution_by_attribute() -> None:
     plan, slim = chosen(nets.lively(nets.Decoder("attribute")), torch.randn(2, 10), shapes=FLAT)
     assert slim.width == 32
     up = slim.up.out_channels
-    assert up == 6 + carriers(plan, "up.weight")
+    assert up == 6 + carriers(plan, "up.weight", 1)
     assert parameters(slim) == (10 + 1) * 32 * 16 + (32 * up * 16 + up) + conv(up, 3, 3)
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from surgery.checkpoints.manifest import Saved, describe
@@ -61,10 +61,11 @@ def _check_weights(saved: Saved) -> None:
         found = sha256(path)
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}", "check the permissions") from error
-    if found != saved.manifest.weights_sha256:
+    expected = saved.manifest.weights_sha256
+    if found != expected:
         raise InputError(
-            f"{str(path)!r} ({path.stat().st_size} bytes) is not the file that was saved: its sha256 is {found[:12]}..., "
-            f"surgery.json says {saved.manifest.weights_sha256[:12]}...",
+            f"{str(path)!r} ({path.stat().st_size} bytes) is not the file that was saved: "
+            f"its sha256 is {found[:12]}..., surgery.json says {expected[:12]}...",
             "copy the whole directory again",
         )
 
@@ -80,7 +81,9 @@ def _fresh(model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     """The given model, or the factory's; without masks and parametrizations, which the cut took off."""
     if not isinstance(model, nn.Module):
         if not callable(model):
-            raise InputError(f"model is a {type(model).__name__}", "pass a fresh nn.Module, or a function that makes it")
+            raise InputError(
+                f"model is a {type(model).__name__}", "pass a fresh nn.Module, or a function that makes one"
+            )
         try:
             model = model()
         except InputError:
@@ -91,7 +94,7 @@ def _fresh(model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
             raise InputError(
                 f"the factory returned a {type(model).__name__}, not an nn.Module", "return the fresh model from it"
             )
-    lazy = [name for name, tensor in model.state_dict(keep_vars=True).items() if isinstance(tensor, UninitializedTensorMixin)]
+    lazy = [name for name, tensor in model.state_dict(keep_vars=True).items() if is_lazy(tensor)]
     if lazy:
         raise InputError(f"{lazy[0]} is lazy: it has no shape yet", "call the model once before you pass it")
     return bake(model) if find_coats(model) else model

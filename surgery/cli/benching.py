@@ -23,9 +23,11 @@ def bench(
         typer.Argument(metavar="NAME=MODEL...", help=f"The first is what others are compared with. {MODEL_HELP}"),
     ],
     inputs: Inputs,
-    runtime: Annotated[
-        list[str], typer.Option(help="eager, torchscript or onnxruntime. Once per runtime.")
-    ] = ["eager", "torchscript", "onnxruntime"],  # noqa: B006 (typer copies it)
+    runtime: Annotated[list[str], typer.Option(help="eager, torchscript or onnxruntime. Once per runtime.")] = [
+        "eager",
+        "torchscript",
+        "onnxruntime",
+    ],
     threads: Annotated[list[int], typer.Option(help="Threads. Once per count.")] = [1],  # noqa: B006
     batch: Annotated[list[int], typer.Option(help="Batch sizes; the example's own by default.")] = [],  # noqa: B006
     device: Annotated[list[str], typer.Option(help="cpu, cuda, cuda:1.")] = ["cpu"],  # noqa: B006

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from surgery.cli.models import check_file, inputs_of, opened, write_file
-from surgery.cli.options import Checkpoint, Factory, Inputs, Json, Model, Overwrite, RoundTo, StripPrefix, Traceback, Trust
+from surgery.cli.options import (
+    Checkpoint,
+    Factory,
+    Inputs,
+    Json,
+    Model,
+    Overwrite,
+    RoundTo,
+    StripPrefix,
+    Traceback,
+    Trust,
+)
 from surgery.cli.outcome import Outcome
 
 
@@ -34,9 +45,7 @@ def choose(
         check_file(output, overwrite=overwrite)
     args, kwargs = inputs_of(inputs)
     loaded = opened(model, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, factory=factory)
-    plan = choosing.choose(
-        loaded.model, args, kwargs, keep_ratio=keep_ratio, importance=importance, round_to=round_to
-    )
+    plan = choosing.choose(loaded.model, args, kwargs, keep_ratio=keep_ratio, importance=importance, round_to=round_to)
     if output is not None:
         write_file(output, plan.to_json(), overwrite=overwrite)
     data = {

@@ -13,7 +13,8 @@ from surgery.cli.options import Json, Traceback
 def demo(
     quick: Annotated[bool, typer.Option("--quick", help="Train for seconds only, and time nothing.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--directory", "--output", "-o", help="Keep all files in this directory; it must be new or empty.")
+        Path | None,
+        typer.Option("--directory", "--output", "-o", help="Keep all files here; new or empty."),
     ] = None,
     json: Json = False,
     traceback: Traceback = False,

@@ -53,9 +53,7 @@ def _run(words: list[str], as_json: bool) -> int:
     return outcome.exit_code
 
 
-def _refused(
-    fact: str, way_out: str, error: BaseException, exit_code: int, as_json: bool, traced: bool
-) -> int:
+def _refused(fact: str, way_out: str, error: BaseException, exit_code: int, as_json: bool, traced: bool) -> int:
     """Say what happened: on stderr, and with `--json` as an object on stdout, too."""
     if traced:
         sys.stderr.write("".join(traceback.format_exception(error)))

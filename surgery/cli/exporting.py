@@ -19,7 +19,7 @@ def export(
     inputs: Inputs,
     to: Annotated[
         list[Path],
-        typer.Option(metavar="FILE", help="A file to write: .onnx or .pt (TorchScript). Once per file.", show_default=False),
+        typer.Option(metavar="FILE", help="A file to write: .onnx, or .pt (TorchScript).", show_default=False),
     ],
     static: Annotated[bool, typer.Option("--static", help="Promise the example's shapes only.")] = False,
     checkpoint: Checkpoint = None,
@@ -41,7 +41,7 @@ def export(
             raise InputError(f"{str(path)!r} is named {times} times", "name each file once")
     args, kwargs = inputs_of(inputs)
     loaded = opened(model, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, factory=factory)
-    shapes = {} if static else None
+    shapes: dict[str, object] | None = {} if static else None
     written = [write(loaded.model, path, args, kwargs, dynamic_shapes=shapes, overwrite=overwrite) for path in to]
     data = {"command": "export", "model": model, "exports": [one.as_dict() for one in written]}
     return Outcome("\n".join(map(str, written)), data)

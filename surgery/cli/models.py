@@ -46,13 +46,12 @@ def opened(
         recorded = saved.manifest.source
         made_from = factory or (recorded if recorded and is_library_model(recorded) else None)
         if made_from is None:
-            source = f"from {recorded!r}, whose code is not run unasked" if recorded else "from a model that it does not name"
+            asked = f"{recorded!r}, whose code is not run unasked" if recorded else "a model that it does not name"
             named = recorded or "package.module:factory"
-            raise InputError(f"{str(directory)!r} was made {source}", f"name it: --factory {named}")
-        fresh = opened(made_from, trust=trust) if made_from != spec else None
-        if fresh is None:
+            raise InputError(f"{str(directory)!r} was made from {asked}", f"name it: --factory {named}")
+        if made_from == spec:
             raise InputError(f"--factory is {made_from!r}, the saved directory itself", "name the model before the cut")
-        return load(directory, fresh.model)
+        return load(directory, opened(made_from, trust=trust).model)
 
     loaded = load_model(spec, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, open_saved=open_saved)
     for text in loaded.notes:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from surgery.cli.models import inputs_of, opened
-from surgery.cli.options import Checkpoint, Factory, Inputs, Json, Model, Overwrite, RoundTo, StripPrefix, Traceback, Trust
+from surgery.cli.options import (
+    Checkpoint,
+    Factory,
+    Inputs,
+    Json,
+    Model,
+    Overwrite,
+    RoundTo,
+    StripPrefix,
+    Traceback,
+    Trust,
+)
 from surgery.cli.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -32,7 +43,7 @@ def shrink(
     ] = False,
     round_to: RoundTo = 1,
     no_prove: Annotated[bool, typer.Option("--no-prove", help="Hand the slim model over unproven.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The directory to save the slim model in.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The directory to save in.")] = None,
     overwrite: Overwrite = False,
     factory: Factory = None,
     trust: Trust = False,

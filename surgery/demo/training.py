@@ -39,7 +39,7 @@ def train_(model: nn.Module, digits: Digits, *, epochs: int, learning_rate: floa
             loss.backward()
             optimizer.step()
             schedule.step()
-    model.train()
+    model.eval()
 
 
 def mask_half_(model: nn.Module) -> None:

@@ -81,7 +81,9 @@ def main(directory: Path, way: str) -> None:
                 seen = target.exists()
                 try:
                     weight = load(target, make).weight
-                    left = "old" if torch.equal(weight, old.weight) else "new" if torch.equal(weight, new.weight) else "?"
+                    left = (
+                        "old" if torch.equal(weight, old.weight) else "new" if torch.equal(weight, new.weight) else "?"
+                    )
                 except surgery.errors.InputError as error:
                     left = str(error)
                 whole = sorted(os.listdir(target)) if target.exists() else []

@@ -37,7 +37,7 @@ def slim(saved: Path, tmp_path: Path) -> Path:
 
 
 def refusal(directory: Path, model: Any = Net) -> tuple[str, str]:
-    with pytest.raises(InputError, match=".") as caught:
+    with pytest.raises(InputError, match=r".") as caught:
         load(directory, model)
     return caught.value.fact.replace(str(directory), "DIR"), caught.value.way_out
 
@@ -87,9 +87,11 @@ def test_weights_that_no_hash_protects(slim: Path) -> None:
     }.items():
         other = dict(tensors)
         bias = other.pop("head.bias")
-        other |= {"lacks": {}, "has more": {"head.bias": bias, "head.more": bias.clone()}, "wider": {"head.bias": torch.zeros(5)}}[
-            change
-        ]
+        other |= {
+            "lacks": {},
+            "has more": {"head.bias": bias, "head.more": bias.clone()},
+            "wider": {"head.bias": torch.zeros(5)},
+        }[change]
         save_file(other, weights)
         rehash(slim)
         assert refusal(slim) == (f"DIR does not fit the model: {told}", SAME)
@@ -130,10 +132,16 @@ def nested(depth: int) -> Any:
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
-        (lambda d: d.update(ties=["a"]), r"'DIR/surgery.json' is damaged: Expected `object`, got `array` - at `\$.ties`"),
+        (
+            lambda d: d.update(ties=["a"]),
+            r"'DIR/surgery.json' is damaged: Expected `object`, got `array` - at `\$.ties`",
+        ),
         (lambda d: d.update(params_before="many"), r"'DIR/surgery.json' is damaged: Expected `int`, got `str`"),
         (lambda d: d.update(source=3), r"'DIR/surgery.json' is damaged: Expected `str \| null`, got `int`"),
-        (lambda d: d.update(plan=7), "the plan in 'DIR/surgery.json' is damaged: this is not a plan: Expected `object`"),
+        (
+            lambda d: d.update(plan=7),
+            "the plan in 'DIR/surgery.json' is damaged: this is not a plan: Expected `object`",
+        ),
         (lambda d: d["plan"].update(axes=3), "the plan in 'DIR/surgery.json' is damaged: this is not a plan: Expected"),
         (lambda d: d["plan"]["axes"][0].update(keep=[99]), "the plan in .* is damaged: first.weight: position 99 of 8"),
         (lambda d: d["plan"]["axes"][0].update(keep=[2**70]), "'DIR/surgery.json' is damaged: "),
@@ -146,7 +154,10 @@ def nested(depth: int) -> Any:
         (lambda d: d["plan"]["edits"][0].update(attribute="forward"), "DIR does not fit the model: .forward is "),
         (lambda d: d["plan"]["edits"][0].update(module="../x"), "DIR does not fit the model: the model has no ../x"),
         (lambda d: d["plan"]["edits"][0].update(index=5), "the plan in DIR cannot be carried out on Net: "),
-        (lambda d: d.update(ties={"head.bias": "head.bias"}), "DIR ties 'head.bias' to 'head.bias', which does not fit"),
+        (
+            lambda d: d.update(ties={"head.bias": "head.bias"}),
+            "DIR ties 'head.bias' to 'head.bias', which does not fit",
+        ),
         (lambda d: d.update(ties={"x": "../model"}), "DIR ties 'x' to '../model', which does not fit its tensors"),
     ],
 )
@@ -223,7 +234,9 @@ def test_a_foreign_model(slim: Path, model: type[nn.Module], fact: str) -> None:
 
 
 def test_a_slim_model_is_not_a_fresh_one(slim: Path) -> None:
-    assert refusal(slim, load(slim, Net))[0].startswith("DIR does not fit the model: first.weight is [6, 3, 3, 3], the plan")
+    assert refusal(slim, load(slim, Net))[0].startswith(
+        "DIR does not fit the model: first.weight is [6, 3, 3, 3], the plan"
+    )
 
 
 def test_factories_that_fail(slim: Path) -> None:
@@ -236,8 +249,11 @@ def test_factories_that_fail(slim: Path) -> None:
     first = "make the factory work on its own first"
     assert refusal(slim, broken) == ("the factory raised ValueError: no width", first)
     assert refusal(slim, leaves) == ("the factory raised SystemExit: bye", first)
-    assert refusal(slim, lambda: 3) == ("the factory returned a int, not an nn.Module", "return the fresh model from it")
-    assert refusal(slim, 3) == ("model is a int", "pass a fresh nn.Module, or a function that makes it")
+    assert refusal(slim, lambda: 3) == (
+        "the factory returned a int, not an nn.Module",
+        "return the fresh model from it",
+    )
+    assert refusal(slim, 3) == ("model is a int", "pass a fresh nn.Module, or a function that makes one")
     fact, way_out = refusal(slim, nn.LazyLinear(3))
     assert (fact, way_out) == ("weight is lazy: it has no shape yet", "call the model once before you pass it")
 
@@ -266,7 +282,7 @@ def test_results_that_cannot_be_stored(tmp_path: Path) -> None:
     sparse.register_buffer("b", torch.eye(3).to_sparse())
     cases.append((sparse, "b has the layout torch.sparse_coo"))
     for model, fact in cases:
-        with pytest.raises(InputError, match=".") as caught:
+        with pytest.raises(InputError, match=r".") as caught:
             save(replace(cut, model=model), tmp_path / "slim")
         assert caught.value.fact == fact
         assert list(tmp_path.iterdir()) == []

@@ -60,10 +60,16 @@ def test_checkpoints_that_do_not_fit(surgery: CommandLine) -> None:
 
 def test_inputs_that_do_not_fit(surgery: CommandLine) -> None:
     cases = {
-        ("--input", "2x4x9x9"): r"Net does not accept the example inputs \(\(2, 4, 9, 9\)\): RuntimeError: Given groups=1.*\n"
+        (
+            "--input",
+            "2x4x9x9",
+        ): r"Net does not accept the example inputs \(\(2, 4, 9, 9\)\): RuntimeError: Given groups=1.*\n"
         r"  -> pass inputs as the model receives them; on the command line --input NAME=SHAPE",
         ("--input", "2x3"): r"Net does not accept the example inputs \(\(2, 3\)\): ",
-        ("--input", "2x3x9x9:float23"): r"the input '2x3x9x9:float23' has the unknown dtype 'float23'\n  -> use float64",
+        (
+            "--input",
+            "2x3x9x9:float23",
+        ): r"the input '2x3x9x9:float23' has the unknown dtype 'float23'\n  -> use float64",
         ("--input", "large"): r"the input 'large' is not understood\n  -> write \[NAME=\]SHAPE",
         ("--input", "y=2x3x9x9"): r"Net does not accept the example inputs \(\(2, 3, 9, 9\)\): TypeError: ",
         ("--input", "2x3x9x9", "--input", "2x3x9x9"): r"Net does not accept the example inputs .*: TypeError: ",
@@ -247,8 +253,8 @@ def test_the_module_is_the_command(surgery: CommandLine) -> None:
     run = subprocess.run([*command, "none"], env=here, capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr == "error: Missing option '--input'.\n  -> see surgery explain --help\n"
-    run = subprocess.run([*command, "none", "--input", "1", "--json"], env=here, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [*command, "none", "--input", "1", "--json"], env=here, capture_output=True, text=True, timeout=120
+    )
     assert run.returncode == 2
     assert run.stdout.startswith('{"error":{"kind":"InputError","fact":"the model \'none\' is none of the known forms')
-
-

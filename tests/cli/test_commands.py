@@ -35,9 +35,14 @@ def test_shrink_then_verify_export_and_explain_what_was_saved(surgery: CommandLi
     assert ran.data["proof"]["passed"] is True
     assert "slim: parameters 526 -> 341, " in ran.err
 
-    ran = surgery("export", "slim", *IMAGE, "--to", "slim.pt", "--to", "slim.onnx", "--factory", "cli_zoo:dense", "--json")
+    ran = surgery(
+        "export", "slim", *IMAGE, "--to", "slim.pt", "--to", "slim.onnx", "--factory", "cli_zoo:dense", "--json"
+    )
     assert ran.code == 0
-    assert [(one["path"], one["parity"]["passed"]) for one in ran.data["exports"]] == [("slim.pt", True), ("slim.onnx", True)]
+    assert [(one["path"], one["parity"]["passed"]) for one in ran.data["exports"]] == [
+        ("slim.pt", True),
+        ("slim.onnx", True),
+    ]
     assert {"slim.pt", "slim.onnx"} <= set(os.listdir())
     ran = surgery("export", "slim", *IMAGE, "--to", "slim.pt", "--factory", "cli_zoo:dense")
     assert (ran.code, ran.out) == (2, "")
@@ -110,7 +115,10 @@ def test_explain(surgery: CommandLine) -> None:
     }  # fmt: skip
     assert ran.data["groups"][0]["name"] == "conv1.weight"
     ran = surgery("explain", "cli_zoo:masked", *IMAGE, "conv2.weight", "2")
-    assert (ran.code, ran.out) == (0, "conv2.weight[2] (dim 0) is removed: dead: everything that reads it sees a zero column or a constant\n")
+    assert (ran.code, ran.out) == (
+        0,
+        "conv2.weight[2] (dim 0) is removed: dead: everything that reads it sees a zero column or a constant\n",
+    )
     ran = surgery("explain", "cli_zoo:masked", *IMAGE, "conv2.weight")
     assert ran.error == "error: conv2.weight stands without a position\n  -> give PARAMETER and INDEX, or neither"
     ran = surgery("explain", "cli_zoo:masked", *IMAGE, "conv2.weight", "4")
@@ -147,8 +155,11 @@ def test_bench(surgery: CommandLine) -> None:
         ("cli_zoo:masked",): "'cli_zoo:masked' has no name\n  -> write NAME=MODEL, as in masked=package.module:factory",
         ("a=x:y", "a=x:z"): "two are named 'a'\n  -> give each a name of its own",
         ("a=x:y", "--checkpoint", "b=f.pt"): "there is a checkpoint for 'b'\n  -> name one of a",
-        ("a=cli_zoo:masked", "--runtime", "tflite"): "there is no runtime 'tflite'\n  -> known runtimes: eager, torchscript, "
-        "onnxruntime",
+        (
+            "a=cli_zoo:masked",
+            "--runtime",
+            "tflite",
+        ): "there is no runtime 'tflite'\n  -> known runtimes: eager, torchscript, onnxruntime",
     }.items():
         ran = surgery("bench", *bad, *IMAGE)
         assert (ran.code, ran.error) == (2, f"error: {fact}")

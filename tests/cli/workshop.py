@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-CODE = '''
+CODE = """
 import sys
 import torch
 from torch import nn
@@ -97,4 +97,4 @@ def interrupted():
 
 
 Nothing = nn.ReLU
-'''
+"""
