@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from surgery.cutting.cut import cut_
-from surgery.cutting.hooks import carry_hooks_
 from surgery.deciding.cuts import Cuts, checksum
 from surgery.errors import CheckError, PlanError
 from surgery.inputs import Example, Inputs
@@ -43,7 +42,7 @@ class Plan(Cuts):
             PlanError: The model has other tensors, shapes or (where constants were folded) other weights.
             CheckError: The proof failed.
         """
-        return carry_hooks_(model, self._apply(bake(model), example_inputs, example_kwargs))
+        return self._apply(bake(model), example_inputs, example_kwargs)
 
     def apply_(
         self, model: nn.Module, example_inputs: Example | None = None, example_kwargs: Mapping[str, Any] | None = None

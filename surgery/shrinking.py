@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from surgery.coupling import Bools
 from surgery.cutting.cut import cut_
-from surgery.cutting.hooks import carry_hooks_
 from surgery.cutting.operate import Kept, Operation, operate
 from surgery.deciding.study import Study
 from surgery.errors import CheckError, InputError
@@ -23,6 +22,7 @@ from surgery.masks import (
     apply_keep_masks_,
     bake,
     bake_,
+    carry_hooks_,
     check_finite,
     count_subnormals,
     find_coats,

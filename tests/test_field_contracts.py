@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 import surgery
 from surgery.errors import PlanError
@@ -106,6 +107,16 @@ def test_parameter_hooks_survive_and_backward_works(inplace: bool, early: bool) 
         seen.clear()
         backward(surgery.choose(net, X).apply(net))
         assert sorted(seen) == ["hook", "post"]
+
+
+def test_a_hook_on_a_masked_parameter_survives() -> None:
+    net = zeroed()
+    prune.identity(net.conv2, "weight")
+    seen: list[int] = []
+    net.conv2.weight_orig.register_hook(lambda grad: seen.append(grad.shape[1]))
+    slim = surgery.shrink(net, X, prove=False).model
+    backward(slim)
+    assert seen == [4]
 
 
 @pytest.mark.parametrize("inplace", [False, True], ids=["copy", "in place"])

@@ -139,10 +139,10 @@ def check_choose(recipe: Recipe, keep_ratio: float, round_to: int) -> None:
     assert_exact(masked, result.plan, result.model, example)
     applied = plan.apply(net)
     assert_exact(masked, plan, applied, example)
-    for planned, found in zip(plan.axes, result.plan.axes, strict=True):
-        assert len(found.keep) <= len(planned.keep), f"shrink(mask(m)) keeps more of {planned.name} than was chosen"
-    if surgery.shrink(net, example, prove=False).plan.empty:  # nothing goes by itself, so what goes is what was chosen
-        assert [axis.keep for axis in result.plan.axes] == [axis.keep for axis in plan.axes]
+    if surgery.shrink(net, example, round_to=round_to, prove=False).plan.empty:
+        # nothing goes by itself: as much goes as was chosen (of channels that nobody reads, perhaps others)
+        for planned, found in zip(plan.axes, result.plan.axes, strict=True):
+            assert len(found.keep) <= len(planned.keep), f"shrink(mask(m)) keeps more of {planned.name} than was chosen"
     event("something chosen" if plan.removed_channels else "nothing chosen")
 
 

@@ -6,9 +6,9 @@ Reading order: `manifest` (what surgery.json says), `tensors` (what model.safete
 
 from __future__ import annotations
 
-from surgery.checkpoints.directories import check_free
+from surgery.checkpoints.directories import check_free, recover
 from surgery.checkpoints.loading import load
 from surgery.checkpoints.manifest import Manifest, Saved, describe
 from surgery.checkpoints.saving import save
 
-__all__ = ["Manifest", "Saved", "check_free", "describe", "load", "save"]
+__all__ = ["Manifest", "Saved", "check_free", "describe", "load", "recover", "save"]

@@ -16,6 +16,10 @@ from surgery.errors import InputError
 if TYPE_CHECKING:
     from surgery.latency import Benchmark
 
+RUNTIMES = ["eager", "torchscript", "onnxruntime"]
+THREADS = [1]
+DEVICES = ["cpu"]
+
 
 def bench(
     models: Annotated[
@@ -23,19 +27,15 @@ def bench(
         typer.Argument(metavar="NAME=MODEL...", help=f"The first is what others are compared with. {MODEL_HELP}"),
     ],
     inputs: Inputs,
-    runtime: Annotated[list[str], typer.Option(help="eager, torchscript or onnxruntime. Once per runtime.")] = [
-        "eager",
-        "torchscript",
-        "onnxruntime",
-    ],
-    threads: Annotated[list[int], typer.Option(help="Threads. Once per count.")] = [1],  # noqa: B006
-    batch: Annotated[list[int], typer.Option(help="Batch sizes; the example's own by default.")] = [],  # noqa: B006
-    device: Annotated[list[str], typer.Option(help="cpu, cuda, cuda:1.")] = ["cpu"],  # noqa: B006
+    runtime: Annotated[list[str], typer.Option(help="eager, torchscript or onnxruntime. Once per runtime.")] = RUNTIMES,
+    threads: Annotated[list[int], typer.Option(help="Threads. Once per count.")] = THREADS,
+    batch: Annotated[list[int] | None, typer.Option(help="Batch sizes; the example's own by default.")] = None,
+    device: Annotated[list[str], typer.Option(help="cpu, cuda, cuda:1.")] = DEVICES,
     min_seconds: Annotated[float, typer.Option(help="The least time spent on each cell of the table.")] = 3.0,
     max_seconds: Annotated[float, typer.Option(help="The most, where a ratio stays uncertain.")] = 30.0,
     checkpoint: Annotated[
-        list[str], typer.Option(metavar="NAME=FILE", help="Weights for the model of that name.")
-    ] = [],  # noqa: B006
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="Weights for the model of that name.")
+    ] = None,
     strip_prefix: StripPrefix = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSON file for every raw sample.")] = None,
     overwrite: Overwrite = False,
@@ -50,7 +50,7 @@ def bench(
     if output is not None:
         check_file(output, overwrite=overwrite)
     specs = _named(models, "NAME=MODEL")
-    weights = _named(checkpoint, "NAME=FILE")
+    weights = _named(checkpoint or (), "NAME=FILE")
     if unknown := sorted(weights.keys() - specs.keys()):
         raise InputError(f"there is a checkpoint for {unknown[0]!r}", f"name one of {', '.join(specs)}")
     args, kwargs = inputs_of(inputs)

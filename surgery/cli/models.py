@@ -24,6 +24,7 @@ def opened(
     strip_prefix: str = "",
     trust: bool = False,
     factory: str | None = None,
+    quiet: bool = False,
 ) -> LoadedModel:
     """The model that MODEL names; what is to be known about it goes to stderr.
 
@@ -33,16 +34,18 @@ def opened(
         strip_prefix: Taken off the names in the checkpoint.
         trust: Allow the code of a transformers directory.
         factory: What a directory written by surgery was made from.
+        quiet: Say nothing.
 
     Raises:
         InputError: As `surgery.sources.load_model`, or a saved directory was made from code that nobody named.
     """
-    from surgery.checkpoints import describe, load
+    from surgery.checkpoints import describe, load, recover
     from surgery.sources import is_library_model, load_model
 
     def open_saved(directory: Path) -> nn.Module:
         saved = describe(directory)
-        note(str(saved))
+        if not quiet:
+            note(str(saved))
         recorded = saved.manifest.source
         made_from = factory or (recorded if recorded and is_library_model(recorded) else None)
         if made_from is None:
@@ -51,10 +54,11 @@ def opened(
             raise InputError(f"{str(directory)!r} was made from {asked}", f"name it: --factory {named}")
         if made_from == spec:
             raise InputError(f"--factory is {made_from!r}, the saved directory itself", "name the model before the cut")
-        return load(directory, opened(made_from, trust=trust).model)
+        return load(directory, opened(made_from, trust=trust, quiet=True).model)
 
+    recover(Path(spec))
     loaded = load_model(spec, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, open_saved=open_saved)
-    for text in loaded.notes:
+    for text in () if quiet else loaded.notes:
         note(text)
     return loaded
 

@@ -92,6 +92,10 @@ def _blamed(study: Study, alive: Bools, mismatch: Mismatch) -> tuple[Ids, str]:
         channels = _removed_at(study, alive, names)
         if channels.size:
             break
+    # channels that the code makes (padding) are the likeliest to be so many by a number in the code
+    made = [study.coupling.channel_of[ids] for _, ids in study.coupling.anonymous]
+    likeliest = channels[np.isin(channels, np.concatenate(made))] if made else channels
+    channels = likeliest if likeliest.size else channels
     return channels, f"the code at {place} cannot run narrower: {mismatch.fact}"
 
 

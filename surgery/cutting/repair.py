@@ -16,7 +16,7 @@ from surgery.analysis.capture import Program
 from surgery.coupling import Bools, Coupling
 from surgery.deciding.cuts import Edit
 from surgery.errors import PlanError
-from surgery.layout import Layout, Shape, covered, survivors
+from surgery.layout import Ids, Layout, Shape, covered, survivors
 from surgery.registry import arguments, find_rule
 
 

@@ -50,7 +50,7 @@ def build(
         folds=tuple(folds),
         carries=tuple(carries),
         zeros=zeros,
-        groups=tuple(_groups(coupling, readings, decision, producers)),
+        groups=tuple(_groups(program, coupling, readings, decision, producers)),
         reasons=tuple(decision.reasons),
         shapes={name: tuple(tensor.shape) for name, tensor in program.tensors.items()},
         checksums={name: checksum(tensor) for name, tensor in resting.items()},
@@ -157,23 +157,24 @@ def _carry(reading: Reading, carrier: Carrier, folded: Bools) -> Carry:
     )
 
 
-def zero_rows(coupling: Coupling, readings: list[Reading]) -> dict[str, tuple[Ids, Bools]]:
-    """By weight node: the channels that it hands out, and which of its rows are all zero."""
+def zero_rows(program: Program, readings: list[Reading]) -> dict[str, tuple[Ids, Bools]]:
+    """By weight: the channels that it hands out, and which of its rows are all zero."""
     found: dict[str, tuple[Ids, Bools]] = {}
     for reading in readings:
         if reading.rows is not None and reading.nonzero is not None and reading.use.weight is not None:
-            found[reading.use.weight] = (reading.rows.ravel(), ~reading.nonzero.any(2).ravel())
+            name = program.parameters.get(reading.use.weight, reading.use.weight)
+            found[name] = (reading.rows.ravel(), ~reading.nonzero.any(2).ravel())
     return found
 
 
 def _groups(
-    coupling: Coupling, readings: list[Reading], decision: Decision, producers: list[tuple[str, int]]
+    program: Program, coupling: Coupling, readings: list[Reading], decision: Decision, producers: list[tuple[str, int]]
 ) -> list[GroupCut]:
     """Every group of channels, for people; kernels and the like are left out."""
     n_groups = int(coupling.group_of.max(initial=-1)) + 1
     members = np.bincount(coupling.group_of[coupling.reported], minlength=n_groups)
     removed = np.bincount(coupling.group_of[~decision.alive & ~coupling.virtual], minlength=n_groups)
-    rows = zero_rows(coupling, readings)
+    rows = zero_rows(program, readings)
     zeroed = np.zeros(coupling.n_channels, bool)
     for channels, zero in rows.values():
         zeroed[channels[zero]] = True
@@ -206,6 +207,6 @@ def _groups(
 
 
 def _keepers(rows: Mapping[str, tuple[Ids, Bools]], stranded: Bools) -> dict[str, int]:
-    """By weight node, how many stranded channels it writes something else than zero to."""
-    counts = {node: int((stranded[channels] & ~zero).sum()) for node, (channels, zero) in rows.items()}
-    return {node: count for node, count in counts.items() if count}
+    """By weight, how many stranded channels it writes something else than zero to."""
+    counts = {name: int((stranded[channels] & ~zero).sum()) for name, (channels, zero) in rows.items()}
+    return {name: count for name, count in counts.items() if count}

@@ -24,6 +24,11 @@ MAX_CARRIER_DRIFT = 1e-4
 """How far a carrier's constant in the run-time precision may lie from its float64 value, relative to it."""
 
 
+VARIES = "alive:"
+CARRIER = "carrier:"
+"""How the sentences begin that say that a channel is alive, or carries constants."""
+
+
 @dataclass(frozen=True)
 class Carrier:
     """At one use, in one conv group, the input position that takes over the removed constants."""
@@ -53,11 +58,16 @@ class Decision:
         new = np.unique(channels[~self.alive[channels]])
         if new.size == 0:
             return False
-        if why not in self.reasons:
-            self.reasons.append(why)
         self.alive[new] = True
-        self.reason[new] = self.reasons.index(why)
+        self.rename(new, why)
         return True
+
+    def rename(self, channels: Ids, why: str) -> None:
+        """Give channels another reason."""
+        if channels.size:
+            if why not in self.reasons:
+                self.reasons.append(why)
+            self.reason[channels] = self.reasons.index(why)
 
 
 Place = Callable[[str], str]
@@ -111,7 +121,35 @@ def decide(
         if _agree(case, decision):
             continue
         if not _round(case, decision, round_to):
+            _name_causes(case, decision)
             return decision
+
+
+def _name_causes(case: Case, decision: Decision) -> None:
+    """Where a later place speaks for an earlier one, say the earlier: nothing changes but the sentences.
+
+    A constant that meets the border of a padded depthwise kernel comes out varying, and the next layer would be blamed;
+    a carrier that another took over for stays for another reason.
+    """
+    for reading in case.readings:
+        if not reading.use.borders or reading.channels.shape[1] > 1:
+            continue
+        met = reading.constant & (reading.value != 0) & reading.read_by(decision.alive) & decision.alive[reading.channels]
+        blamed = np.array([why.startswith(VARIES) for why in decision.reasons] + [False])
+        channels = reading.channels[met]
+        decision.rename(channels[blamed[decision.reason[channels]]], _border(case, reading))
+    carrying = np.zeros_like(decision.alive)
+    for index, carriers in decision.carriers.items():
+        for carrier in carriers:
+            carrying[case.readings[index].channels[carrier.conv_group, carrier.position]] = True
+    named = np.array([why.startswith(CARRIER) for why in decision.reasons] + [False])
+    decision.rename(np.flatnonzero(named[decision.reason] & decision.alive & ~carrying), "kept, beside the carrier of its group")
+
+
+def _border(case: Case, reading: Reading) -> str:
+    lonely = reading.channels.shape[1] == 1
+    why = "each channel meets the border of its own padded depthwise kernel" if lonely else "its weight is shared"
+    return f"a constant that cannot be carried over {case.where(reading.use.node)}'s border: {why}"
 
 
 def _read(case: Case, decision: Decision) -> None:
@@ -130,12 +168,10 @@ def _read(case: Case, decision: Decision) -> None:
 def _take_back(case: Case, decision: Decision, reading: Reading, blocked: Bools) -> bool:
     place = case.where(reading.use.node)
     varying = blocked & ~reading.constant
-    changed = decision.keep(reading.channels[varying], f"alive: {place} reads it, and it varies with the input")
+    changed = decision.keep(reading.channels[varying], f"{VARIES} {place} reads it, and it varies with the input")
     steady = blocked & reading.constant
     if reading.use.borders:
-        lonely = reading.channels.shape[1] == 1
-        why = "each channel meets the border of its own padded depthwise kernel" if lonely else "its weight is shared"
-        why = f"a constant that cannot be carried over {place}'s border: {why}"
+        why = _border(case, reading)
     else:
         why = f"a constant that cannot be folded into {place}: {reading.refusal}"
     return decision.keep(reading.channels[steady], why) or changed
@@ -215,7 +251,7 @@ def _carrier(case: Case, decision: Decision, index: int, conv_group: int, folded
         why = f"a constant that is too uncertain in the run-time precision to be carried over {place}'s border"
         return decision.keep(channels[folded], why), -1
     best = np.flatnonzero(fit & folded)[np.abs(value[fit & folded]).argmax()]
-    return decision.keep(channels[[best]], f"carrier: its constant stands for all removed ones at {place}"), -1
+    return decision.keep(channels[[best]], f"{CARRIER} its constant stands for all removed ones at {place}"), -1
 
 
 def _agree(case: Case, decision: Decision) -> bool:
@@ -253,6 +289,11 @@ def _round(case: Case, decision: Decision, round_to: int) -> bool:
     n_groups = int(groups.max(initial=-1)) + 1
     width = np.bincount(groups[decision.alive], minlength=n_groups)
     need = -width % round_to
+    for uniform in case.coupling.uniforms:
+        for array in uniform.arrays:
+            if array.shape[0] > 1:  # a channel kept in one row asks for others in all rows: see what they come to
+                here = groups[case.coupling.channel_of[array].ravel()]
+                need[here] = np.minimum(need[here], 1)
     order = np.argsort(groups[gone], kind="stable")
     gone = gone[order]
     starts = np.searchsorted(groups[gone], np.arange(n_groups))

@@ -128,3 +128,5 @@ def _conclude(teller: Teller, outcome: Outcome, directory: Path | None) -> None:
     if directory is not None:
         names = ", ".join(sorted(file.name for file in directory.iterdir()))
         teller.say(f"The files are in {directory}: {names}.", indent=0)
+    else:
+        teller.say("To keep the slim net and its exports: surgery demo --directory NAME.", indent=0)

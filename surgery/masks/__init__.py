@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from surgery.masks.coats import Coats, bake, bake_, find_coats
+from surgery.masks.hooks import carry_hooks_
 from surgery.masks.keep import apply_keep_masks_
 from surgery.masks.numbers import check_finite, count_subnormals, flush_subnormals_
 from surgery.masks.state_dicts import merge_state_dict
@@ -12,6 +13,7 @@ __all__ = [
     "apply_keep_masks_",
     "bake",
     "bake_",
+    "carry_hooks_",
     "check_finite",
     "count_subnormals",
     "find_coats",

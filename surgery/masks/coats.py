@@ -16,6 +16,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils import _pytree as pytree
 
 from surgery.errors import InputError
+from surgery.masks.hooks import carry_hooks_
 
 PRUNE = "torch.nn.utils.prune"
 
@@ -76,7 +77,7 @@ def bake(model: nn.Module) -> nn.Module:
             f"the model cannot be copied: {first_line}", "remove what holds it, or work in place (inplace=True)"
         ) from error
     bake_(copied)
-    return copied
+    return carry_hooks_(model, copied)
 
 
 def bake_(model: nn.Module) -> Coats:

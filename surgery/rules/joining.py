@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from surgery.calls import Call, KnownCall, Value
 from surgery.known import Known, compressed
-from surgery.layout import Ids, Layout
+from surgery.layout import Ids, Layout, on_dim
 from surgery.registry import rule
 from surgery.rules.movement import moved
 from surgery.rules.pointwise import merge
@@ -22,20 +24,33 @@ def cat(call: Call, tensors: list[Value], dim: int = 0) -> Layout:
     tensors = [v for v in tensors if v.shape != (0,)]
     dim %= len(call.shape)
     layouts = [v.layout for v in tensors]
-    joint = [block for v in tensors if (block := v.layout.block_of(dim)) is not None]
-    if not joint:
+    if all(layout.block_of(dim) is None for layout in layouts):
         return merge_others(call, layouts, dim)
-    if any(v.shape[dim] > 0 and v.layout.block_of(dim) is None for v in tensors):
-        layouts = [_numbered(call, layout, dim) for layout in layouts]
     rank = len(call.shape)
-    pieces = [block for layout in layouts if (block := layout.block_of(dim)) is not None]
+    pieces = [_piece(call, layout, dim) for layout in layouts if layout.shape[dim] > 0]
     # joint blocks that reach over other dims as well are stretched to one common extent
     extent = [max(piece.shape[d] for piece in pieces) for d in range(rank)]
     stretched = [np.broadcast_to(p, [p.shape[d] if d == dim else extent[d] for d in range(rank)]) for p in pieces]
+    rows_apart(call, stretched, dim)
     rest = [Layout(x.shape, tuple(b for b in x.blocks if b.shape[dim] == 1)) for x in layouts]
-    joined = Layout(call.shape, (np.concatenate(stretched, dim),))
-    others = merge_others(call, rest, dim)
-    return merge(call, [joined, others], call.shape) if others.blocks else joined
+    joined = _bare((np.concatenate(stretched, dim),), rank)
+    others = _bare(merge_others(call, rest, dim).blocks, rank)
+    return merge(call, [joined, others], call.shape)
+
+
+def rows_apart(call: Call, pieces: Sequence[Ids], dim: int) -> None:
+    """Pieces of a joint block along `dim`: each row of the dims before it is gone from all of them or from none.
+
+    And every row that stays keeps as many units of a piece as the others.
+    """
+    rows = math.prod(pieces[0].shape[:dim])
+    if rows > 1:
+        call.uniform(*(piece.reshape(rows, -1) for piece in pieces), rows_stay=False)
+
+
+def _bare(blocks: tuple[Ids, ...], rank: int) -> Layout:
+    """A layout that has nothing but these blocks: size 1 where none lies."""
+    return Layout(tuple(max((b.shape[d] for b in blocks), default=1) for d in range(rank)), blocks)
 
 
 def merge_others(call: Call, layouts: list[Layout], dim: int) -> Layout:
@@ -46,14 +61,14 @@ def merge_others(call: Call, layouts: list[Layout], dim: int) -> Layout:
     return Layout(call.shape, merge(call, flat, shape).blocks)
 
 
-def _numbered(call: Call, layout: Layout, dim: int) -> Layout:
-    """Untracked positions that are laid beside tracked ones get ids of their own, held where they are."""
-    if layout.block_of(dim) is not None or layout.shape[dim] == 0:
-        return layout
+def _piece(call: Call, layout: Layout, dim: int) -> Ids:
+    """The ids along `dim`; untracked positions beside tracked ones get ids of their own, held where they are."""
+    block = layout.block_of(dim)
+    if block is not None:
+        return block
     ids = call.fresh(layout.shape[dim])
     call.pin(ids, f"{call.name} lays it beside other channels, and its size cannot change")
-    block = ids.reshape([-1 if d == dim else 1 for d in range(layout.rank)])
-    return Layout(layout.shape, (*layout.blocks, block))
+    return on_dim(ids, layout.rank, dim)
 
 
 @cat.known
@@ -96,13 +111,11 @@ def _pieces(call: Call, value: Value, dim: int, *, equal: bool) -> tuple[Layout,
         call.rows_of(_split_rows(block, dim, len(call.shapes)), 0, rows_stay=True)
     elif block is not None and equal:
         layout = call.hold(layout, [dim], f"{call.name} makes pieces of unequal size")
-    pieces, start = [], 0
-    for shape in call.shapes:
-        stop = start + shape[dim]
-        taken = tuple(b.take(range(start, stop), axis=dim) if b.shape[dim] > 1 else b for b in layout.blocks)
-        pieces.append(Layout(shape, taken))
-        start = stop
-    return tuple(pieces)
+    stops = np.cumsum([shape[dim] for shape in call.shapes])[:-1]
+    parts = [np.split(b, stops, dim) if b.shape[dim] > 1 else [b] * len(call.shapes) for b in layout.blocks]
+    if (block := layout.block_of(dim)) is not None:
+        rows_apart(call, np.split(block, stops, dim), dim)
+    return tuple(Layout(shape, tuple(p[i] for p in parts)) for i, shape in enumerate(call.shapes))
 
 
 def _even(call: Call, dim: int) -> bool:
@@ -170,6 +183,7 @@ def unbind(call: Call, input: Value, dim: int = 0) -> tuple[Layout, ...]:
     block = layout.block_of(dim)
     if block is not None:
         call.rows_of(block, dim, rows_stay=True)
+        rows_apart(call, np.split(block, block.shape[dim], dim), dim)
         if sum(size > 1 for size in block.shape) == 1:
             layout = call.hold(layout, [dim], "unbind makes every position a tensor of its own")
     pieces = []

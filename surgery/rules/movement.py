@@ -6,18 +6,20 @@ the op's settings, and returns the moved array.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from surgery.calls import Call, KnownCall, Value
-from surgery.coupling import Uniform
 from surgery.known import Known, compressed
-from surgery.layout import Ids, Layout, Shape, compress, covered, reshape_groups, reshaped
+from surgery.layout import Layout, Shape, compress, covered, reshape_groups, reshaped
 from surgery.registry import Rule, rule
+from surgery.rules.pointwise import merge
 
 Move = Callable[..., Tensor]
 
@@ -27,13 +29,16 @@ def moved(call: Call, layout: Layout, shape: Shape, move: Callable[[Tensor], Ten
     return Layout(shape, tuple(move(torch.from_numpy(block)).numpy() for block in layout.blocks))
 
 
-def movement(*ops: str, sizes: tuple[str, ...] = (), drops: bool = False) -> Callable[[Move], Rule]:
-    """Register a movement: `move(array, old, new, **settings) -> array`."""
+def movement(
+    *ops: str, sizes: tuple[str, ...] = (), drops: bool = False, reorders: bool = False
+) -> Callable[[Move], Rule]:
+    """Register a movement: `move(array, old, new, **settings) -> array`; `reorders` is for those that swap dims."""
 
     def register(move: Move) -> Rule:
         def couple(call: Call, input: Value, **settings: Any) -> Layout:
             step = partial(move, old=input.shape, new=call.shape, **settings)
-            return moved(call, input.layout, call.shape, step)
+            layout = _in_order(call, input.layout, step) if reorders else input.layout
+            return moved(call, layout, call.shape, step)
 
         def known(call: KnownCall, input: Known, **settings: Any) -> Known:
             return input.map(partial(move, old=input.shape, new=call.shape, **settings), call.shape)
@@ -46,26 +51,51 @@ def movement(*ops: str, sizes: tuple[str, ...] = (), drops: bool = False) -> Cal
     return register
 
 
-@movement("aten.permute.default", "aten.permute_copy.default")
+def _in_order(call: Call, layout: Layout, step: Callable[[Tensor], Tensor]) -> Layout:
+    """Where two dims of a joint block change order (a shuffle), the same columns go in every row.
+
+    Otherwise what is left of `[rows, columns]` would no longer be the transpose of what is left of `[columns, rows]`.
+    """
+    blocks = list(layout.blocks)
+    for index, block in enumerate(blocks):
+        array = torch.from_numpy(np.ascontiguousarray(block))
+        place = {array.stride(d): d for d in covered(block)}
+        after = step(array)
+        order = [place[after.stride(d)] for d in range(after.dim()) if after.shape[d] > 1]
+        late = {b for i, a in enumerate(order) for b in order[i + 1 :] if b < a}
+        held = call.hold(Layout(layout.shape, (block,)), sorted(late), "")
+        (blocks[index],) = held.blocks
+    return Layout(layout.shape, tuple(blocks))
+
+
+@movement("aten.permute.default", "aten.permute_copy.default", reorders=True)
 def permute(array: Tensor, old: Shape, new: Shape, dims: list[int]) -> Tensor:
     """Dims in another order."""
     return array.permute(dims)
 
 
-@movement("aten.transpose.int", "aten.swapaxes.default", "aten.swapdims.default")
+@movement("aten.transpose.int", "aten.swapaxes.default", "aten.swapdims.default", reorders=True)
 def transpose(array: Tensor, old: Shape, new: Shape, **dims: int) -> Tensor:
     """Two dims change places."""
     first, second = dims.values()
     return array.transpose(first, second)
 
 
-@movement("aten.t.default", "aten.numpy_T.default", "aten.mT.default", "aten.adjoint.default")
+@movement("aten.t.default", "aten.mT.default", "aten.adjoint.default", reorders=True)
 def t(array: Tensor, old: Shape, new: Shape) -> Tensor:
     """The last two dims (of at most two) change places."""
     return array.mT if array.dim() >= 2 else array
 
 
-@movement("aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist")
+@movement("aten.numpy_T.default", reorders=True)
+def numpy_t(array: Tensor, old: Shape, new: Shape) -> Tensor:
+    """All dims in reverse order."""
+    return array.permute(tuple(reversed(range(array.dim()))))
+
+
+@movement(
+    "aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist", reorders=True
+)
 def movedim(array: Tensor, old: Shape, new: Shape, source: Any, destination: Any) -> Tensor:
     """Dims moved to other places."""
     return array.movedim(source, destination)
@@ -102,10 +132,15 @@ def expand(array: Tensor, old: Shape, new: Shape, size: list[int], implicit: boo
     return _stretch(array, old, new)
 
 
-@movement("aten.expand_as.default", sizes=())
-def expand_as(array: Tensor, old: Shape, new: Shape, other: Any) -> Tensor:
-    """Dims of size 1 stretched to another tensor's."""
-    return _stretch(array, old, new)
+@rule("aten.expand_as.default")
+def expand_as(call: Call, input: Value, other: Value) -> Layout:
+    """Dims of size 1 stretched to another tensor's: as large as that, so its units lie there."""
+    return merge(call, [input.layout, other.layout], call.shape)
+
+
+@expand_as.known
+def _known_expand_as(call: KnownCall, input: Known, other: Known) -> Known:
+    return input.map(partial(_stretch, old=input.shape, new=call.shape), call.shape)
 
 
 @movement("aten.repeat.default", "aten.tile.default", sizes=("repeats",))
@@ -116,23 +151,42 @@ def repeat(array: Tensor, old: Shape, new: Shape, **repeats: Any) -> Tensor:
     return array.repeat([n // o if size > 1 else 1 for size, o, n in zip(array.shape, padded, new, strict=True)])
 
 
-@movement("aten.repeat_interleave.self_int")
-def repeat_interleave(
-    array: Tensor, old: Shape, new: Shape, repeats: int, dim: int | None = None, output_size: int | None = None
-) -> Tensor:
-    """Every position repeated in place."""
-    if dim is None:
-        array = reshaped(array, old, (torch.Size(old).numel(),), [(tuple(range(len(old))), (0,))])
-        dim = 0
+@rule("aten.repeat_interleave.self_int")
+def repeat_interleave(call: Call, input: Value, repeats: int, dim: int | None = None, **_: Any) -> Layout:
+    """Every position repeated in place; without a dim, those of the flat tensor."""
+    layout = as_reshaped(call, input.layout, (math.prod(input.shape),)) if dim is None else input.layout
+    return moved(call, layout, call.shape, partial(_repeated, repeats=repeats, dim=dim or 0))
+
+
+@repeat_interleave.known
+def _known_repeat_interleave(call: KnownCall, input: Known, repeats: int, dim: int | None = None, **_: Any) -> Known:
+    known = known_reshaped(input, (math.prod(input.shape),)) if dim is None else input
+    return known.map(partial(_repeated, repeats=repeats, dim=dim or 0), call.shape)
+
+
+def _repeated(array: Tensor, repeats: int, dim: int) -> Tensor:
     return array.repeat_interleave(repeats, dim) if array.shape[dim] > 1 else array
 
 
-@movement("aten.pixel_unshuffle.default")
-def pixel_unshuffle(array: Tensor, old: Shape, new: Shape, downscale_factor: int) -> Tensor:
-    """Every channel becomes r·r channels: its id is repeated."""
-    if array.shape[-1] > 1 or array.shape[-2] > 1:  # what changes in space is read at full size
-        return torch.nn.functional.pixel_unshuffle(array.expand(*array.shape[:-2], *old[-2:]), downscale_factor)
-    return array.repeat_interleave(downscale_factor**2, array.dim() - 3) if array.shape[-3] > 1 else array
+@rule("aten.pixel_unshuffle.default")
+def pixel_unshuffle(call: Call, input: Value, downscale_factor: int) -> Layout:
+    """`[b, c, h·r, w·r] -> [b, c·r·r, h, w]`: every channel becomes r·r channels, its id is repeated."""
+    rank = input.layout.rank
+    layout = call.only(input, range(rank - 2), "pixel_unshuffle moves it into the channels")
+    return moved(call, layout, call.shape, partial(_repeated, repeats=downscale_factor**2, dim=rank - 3))
+
+
+@pixel_unshuffle.known
+def _known_pixel_unshuffle(call: KnownCall, input: Known, downscale_factor: int) -> Known:
+    rank = len(call.shape)
+
+    def unshuffle(array: Tensor) -> Tensor:
+        if array.shape[-1] == array.shape[-2] == 1:
+            return _repeated(array, downscale_factor**2, rank - 3)
+        full = array.expand(*array.shape[:-3], *input.shape[-3:])
+        return torch.nn.functional.pixel_unshuffle(full, downscale_factor)
+
+    return compressed(input.map(unshuffle, call.shape), (rank - 2, rank - 1))
 
 
 def as_reshaped(call: Call, layout: Layout, new: Shape) -> Layout:
@@ -166,8 +220,6 @@ def known_reshaped(known: Known, new: Shape) -> Known:
     "aten.flatten.using_ints",
     "aten.unflatten.int",
     "aten.ravel.default",
-    "aten.view_as.default",
-    "aten.reshape_as.default",
     sizes=("size", "shape", "sizes"),
 )
 def reshape(call: Call, input: Value, **_: Any) -> Layout:
@@ -175,7 +227,15 @@ def reshape(call: Call, input: Value, **_: Any) -> Layout:
     return as_reshaped(call, input.layout, call.shape)
 
 
+@rule("aten.view_as.default", "aten.reshape_as.default")
+def reshape_as(call: Call, input: Value, other: Value) -> Layout:
+    """The same elements in the shape of another tensor."""
+    call.hold_all([input, other], f"{call.name} takes its sizes from another tensor")
+    return Layout(call.shape)
+
+
 @reshape.known
+@reshape_as.known
 def _known_reshape(call: KnownCall, input: Known, **_: Any) -> Known:
     return known_reshaped(input, call.shape)
 
@@ -198,17 +258,13 @@ def _known_roll(call: KnownCall, input: Known, shifts: list[int], dims: list[int
     return input.map(lambda array: array.roll(shifts, dims), call.shape)
 
 
-def _keep_rows(call: Call, block: Ids, rows: int) -> None:
-    """`rows` consecutive runs of a one-dim block: a fixed number, each keeping as many units as the others."""
-    call.ledger.uniforms.append(Uniform((block.reshape(rows, -1),), True, call.node))
-
-
 @rule("aten.channel_shuffle.default", "aten.native_channel_shuffle.default")
 def channel_shuffle(call: Call, input: Value, groups: int) -> Layout:
-    """`[b, g·c, ...] -> [b, c·g, ...]`."""
+    """`[b, g·c, ...] -> [b, c·g, ...]`: the channels at the same position of every group go together."""
     layout, ids = call.channels(input, 1)
     if ids is not None:
-        _keep_rows(call, ids, groups)
+        rows = ids.reshape(groups, -1)
+        call.tie(rows, rows[:1])
     return moved(call, layout, call.shape, partial(_shuffled, groups=groups))
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import numpy as np
 from torch import Tensor
 
 from surgery.calls import Call, KnownCall, Value
 from surgery.known import Known
 from surgery.layout import Layout
 from surgery.registry import rule
+from surgery.rules.joining import rows_apart
 from surgery.rules.movement import moved
 
 
@@ -37,6 +39,8 @@ def slice_(
             call.tie(runs, runs[..., :1])
         else:
             layout = call.hold(layout, [dim], "slice takes every n-th position")
+    elif block is not None:
+        rows_apart(call, np.split(block, [first, last], dim), dim)
     return moved(call, layout, call.shape, lambda a: a if a.shape[dim] == 1 else _sliced(a, dim, first, last, step))
 
 
@@ -75,6 +79,7 @@ def select(call: Call, input: Value, dim: int, index: int) -> Layout:
             layout = call.hold(layout, [dim], f"select takes position {index}")
         else:
             call.rows_of(block, dim, rows_stay=True)
+            rows_apart(call, np.split(block, block.shape[dim], dim), dim)
     return moved(call, layout, call.shape, lambda a: a.select(dim, index if a.shape[dim] > 1 else 0).contiguous())
 
 

@@ -1,6 +1,6 @@
 """Run as a script: save over a saved directory again and again, each time killed at another point; say what is left.
 
-    python killing.py DIRECTORY [swap|move]
+    python killing.py DIRECTORY
 
 Prints one JSON line per point: what was about to happen, and whether the old or the new model can be loaded.
 """
@@ -57,15 +57,16 @@ def make() -> nn.Module:
     return nn.Linear(2, 2)
 
 
-def main(directory: Path, way: str) -> None:
-    if way == "move":
-        directories._exchange = lambda one, other: False
+def main(directory: Path) -> None:
     cut = surgery.shrink(make(), torch.rand(2, 2), prove=False)
     old, new = make(), make()
+    models = {"old": old, "new": new}
     target = directory / "slim"
     beside = directory / "notes.txt"
     beside.write_text("mine")
-    for exists in (True, False):
+    for way, exists in (("swap", True), ("move", True), ("", False)):
+        if way == "move":
+            directories._exchange = lambda one, other: False
         for number in range(1, 100):
             for half_way in (False, True):
                 shutil.rmtree(directory)
@@ -81,20 +82,19 @@ def main(directory: Path, way: str) -> None:
                 seen = target.exists()
                 try:
                     weight = load(target, make).weight
-                    left = (
-                        "old" if torch.equal(weight, old.weight) else "new" if torch.equal(weight, new.weight) else "?"
-                    )
+                    left = next((name for name, model in models.items() if torch.equal(weight, model.weight)), "?")
                 except surgery.errors.InputError as error:
                     left = str(error)
-                whole = sorted(os.listdir(target)) if target.exists() else []
-                report = {"exists": exists, "number": number, "seen": seen, "left": left, "whole": whole}
+                whole = sorted(path.name for path in target.iterdir()) if target.exists() else []
+                report = {"way": way, "exists": exists, "number": number, "seen": seen, "left": left, "whole": whole}
                 save(replace(cut, model=new), target, overwrite=True)  # the next one works
                 after = load(target, make).weight
                 report |= {"next": torch.equal(after, new.weight), "mine": beside.read_text()}
-                print(json.dumps(report | {"killed": os.WIFSIGNALED(status)}), flush=True)
+                sys.stdout.write(json.dumps(report | {"killed": os.WIFSIGNALED(status)}) + "\n")
+                sys.stdout.flush()
             if not os.WIFSIGNALED(status):
                 break
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]))

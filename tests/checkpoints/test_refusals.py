@@ -191,7 +191,7 @@ def test_no_saved_directory(tmp_path: Path, slim: Path) -> None:
     assert refusal(tmp_path / "none") == ("there is no directory 'DIR'", NOT_OURS)
     assert refusal(slim / "surgery.json")[0] == "there is no directory 'DIR'"
     assert refusal(tmp_path) == ("the directory 'DIR' has no surgery.json: surgery did not write it", NOT_OURS)
-    with pytest.raises(InputError, match="has no surgery.json"):
+    with pytest.raises(InputError, match=r"has no surgery\.json"):
         describe(tmp_path)
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -43,7 +42,7 @@ def test_shrink_then_verify_export_and_explain_what_was_saved(surgery: CommandLi
         ("slim.pt", True),
         ("slim.onnx", True),
     ]
-    assert {"slim.pt", "slim.onnx"} <= set(os.listdir())
+    assert {"slim.pt", "slim.onnx"} <= {path.name for path in surgery.place.iterdir()}
     ran = surgery("export", "slim", *IMAGE, "--to", "slim.pt", "--factory", "cli_zoo:dense")
     assert (ran.code, ran.out) == (2, "")
     assert ran.error == "error: 'slim.pt' exists already\n  -> pass --overwrite, or choose another path"
@@ -179,10 +178,17 @@ def test_code_is_not_run_because_a_file_names_it(surgery: CommandLine) -> None:
     ran = surgery("verify", "slim", "slim", *IMAGE)
     assert ran.code == 2
     assert ran.error == (
-        "error: 'slim' was made from 'cli_zoo:masked', whose code is not run unasked\n  -> name it: --factory cli_zoo:masked"
+        "error: 'slim' was made from 'cli_zoo:masked', whose code is not run unasked\n"
+        "  -> name it: --factory cli_zoo:masked"
     )
     ran = surgery("verify", "slim", "slim", *IMAGE, "--factory", "slim")
     assert ran.error == "error: --factory is 'slim', the saved directory itself\n  -> name the model before the cut"
+
+
+def test_a_directory_that_was_moved_aside_is_found(surgery: CommandLine) -> None:
+    assert surgery("shrink", "cli_zoo:masked", *IMAGE, "-o", "slim", "--no-prove").code == 0
+    Path("slim").rename(".slim.previous")  # where a kill may leave it on systems that cannot swap directories
+    assert surgery("explain", "slim", *IMAGE, "--factory", "cli_zoo:dense").code == 0
 
 
 def test_demo(surgery: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

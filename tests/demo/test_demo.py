@@ -103,6 +103,7 @@ def test_the_story_is_told_in_80_columns(
         "right on test digits",
         "The slim net computes the same function as the masked one",
         "Nothing was timed.",
+        "To keep the slim net and its exports: surgery demo --directory NAME.",
     ):
         assert expected in text
     assert "The files are in" not in told

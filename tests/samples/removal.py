@@ -138,8 +138,8 @@ class Run:
     def _resized(self, node: fx.Node, bound: dict[str, Any]) -> dict[str, Any]:
         """The op's arguments, those that are sizes as the cut makes them."""
         rule = find_rule(node.target)
-        assert rule is not None, node.target
-        return bound | {key: self._size(node, bound, key) for key in rule.sizes if bound.get(key) is not None}
+        sizes = rule.sizes if rule is not None else ()
+        return bound | {key: self._size(node, bound, key) for key in sizes if bound.get(key) is not None}
 
     def _size(self, node: fx.Node, bound: dict[str, Any], key: str) -> Any:  # noqa: C901, PLR0911
         new = self._shapes(node)
@@ -152,15 +152,13 @@ class Run:
             return list(new[0][dim : dim + len(bound[key])])
         if key in ("size", "shape") and "assert" not in str(node.target):
             return list(new[0])
-        if key == "repeats":
-            return [n // o for n, o in zip(new[0], self._shapes(bound["input"])[0], strict=True)]
         if key == "length":
             return new[0][bound["dim"]]
         if key == "split_size" and isinstance(bound[key], int):
             return new[0][bound["dim"]]
         if key in ("split_size", "split_sizes"):
             return [shape[bound["dim"]] for shape in new]
-        if key in ("start", "end"):
+        if key in ("start", "end") and bound.get("step", 1) == 1:
             return self._survivors_before(bound["input"], bound["dim"], bound[key])
         if key == "pad":
             return self._pad(node, bound)

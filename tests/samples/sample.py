@@ -47,6 +47,7 @@ class Sample:
         pattern: Operand and dim that carry PATTERN (`"x1"`).
         along: The output's dim that `found` speaks of.
         resized: Operands of other sizes, for which all that is claimed must hold as well.
+        to_one: Whether a dim may be cut to one position (not before a `squeeze`, which takes it out then).
         sparse: Fill for operands by name, e.g. weights with rows of zeros in the constant test.
     """
 
@@ -59,6 +60,7 @@ class Sample:
     pattern: str = "x1"
     along: int = 1
     resized: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    to_one: bool = True
     sparse: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __str__(self) -> str:
