@@ -135,6 +135,7 @@ def _unruled(call: Call, operands: Sequence[Value], shapes: Sequence[tuple[int, 
 def _conserve(call: Call, rule: Rule, operands: Sequence[Value], answer: Any) -> None:
     """Ids are conserved: each that came in went out, or was tied, used, pinned; what a rule lost is held."""
     if rule.drops:
+        _alone(call, operands, answer)
         return
     incoming = [block for value in operands for block in value.layout.blocks]
     if not incoming:
@@ -150,6 +151,17 @@ def _conserve(call: Call, rule: Rule, operands: Sequence[Value], answer: Any) ->
     for block in incoming:
         if not seen[block].all():
             call.pin(block[~seen[block]], f"{call.op} lost track of it (a fault of its rule)")
+
+
+def _alone(call: Call, operands: Sequence[Value], answer: Any) -> None:
+    """A single position taken by its number carries no id on: which one it is rests on all that it is counted among."""
+    if not isinstance(answer, Layout):
+        return
+    outgoing = np.concatenate([block.ravel() for block in answer.blocks if block.size > 1] or [np.empty(0, np.int64)])
+    for value in operands:
+        for block in value.layout.blocks:
+            if not np.isin(block, outgoing).any() and not any(ids is block for ids in call.accounted):
+                call.pin(block, f"{call.name} takes a position alone")
 
 
 def _named(node: fx.Node, answer: Any, ledger: Ledger) -> Any:

@@ -197,6 +197,10 @@ def _layouts_differ(old: Any, new: Any, channel: Ids, alive_ids: Bools) -> str |
             found = after.block_of(dim)
             if found is not None and not _same_units(channel, left, found):
                 return "other channels arrive than the plan says"
+        single = np.array([channel[left].item() for left in expected if left is not None and left.size == 1])
+        arrived = np.array([channel[block].item() for block in after.blocks if block.size == 1])
+        if single.size and not np.isin(arrived[arrived >= 0], single).all():
+            return "another channel arrives than the plan says"
     return None
 
 

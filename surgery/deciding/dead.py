@@ -178,14 +178,19 @@ def _take_back(case: Case, decision: Decision, reading: Reading, blocked: Bools)
 
 
 def _fill(case: Case, decision: Decision) -> bool:
-    """Keep what rectangles ask for; True if anything was kept."""
+    """Keep what rectangles ask for; True if anything was kept.
+
+    The last rectangles come first, and what their channels read is taken back before the next is looked at: it may be
+    just what that one asks for.
+    """
     changed = False
     again = True
     while again:
         again = False
-        for uniform in case.coupling.uniforms:
-            again |= _fill_rows(case, decision, uniform)
-        changed |= again
+        for uniform in reversed(case.coupling.uniforms):
+            if _fill_rows(case, decision, uniform):
+                _read(case, decision)
+                again = changed = True
     return changed
 
 

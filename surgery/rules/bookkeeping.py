@@ -16,9 +16,6 @@ from surgery.registry import rule
     "aten._assert_tensor_metadata.default",
     "aten._assert_async.msg",
     "aten._assert_async.default",
-    "aten._assert_scalar.default",
-    "aten.sym_constrain_range_for_size.default",
-    "aten.sym_constrain_range.default",
     "aten.sym_size.int",
     "aten.sym_numel.default",
     drops=True,
@@ -48,12 +45,16 @@ def like(call: Call, input: Value, **_: Any) -> Layout:
 
 
 @like.known
-def _known_like(call: KnownCall, input: Known, **settings: Any) -> Known:
-
-    fills = {"aten.zeros_like.default": 0.0, "aten.ones_like.default": 1.0, "aten.full_like.default": None}
-    name = str(call.target)
-    if name not in fills:
+def _known_like(
+    call: KnownCall, input: Known, fill_value: float | None = None, dtype: torch.dtype | None = None, **_: Any
+) -> Known:
+    number = {"zeros_like": 0.0, "ones_like": 1.0, "full_like": fill_value}.get(str(call.target).split(".")[1])
+    if number is None:
         return Known.anything(call.shape)
-    number = settings.get("fill_value") if fills[name] is None else fills[name]
+    if dtype is None:
+        if input.nothing and number not in (0, 1):  # its dtype is not known: only 0 and 1 are the same in all of them
+            return Known.anything(call.shape)
+        dtype = input.value.dtype
     ones = [1] * len(call.shape)
-    return Known.of(call.shape, torch.full(ones, number, dtype=call.dtype), torch.zeros(ones, dtype=torch.bool))
+    value = torch.full(ones, number, dtype=call.dtype if dtype.is_floating_point else dtype)
+    return Known.of(call.shape, value, torch.zeros(ones, dtype=torch.bool))

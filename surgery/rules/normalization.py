@@ -30,7 +30,7 @@ def _shaped(known: Known | None, call: KnownCall, default: float) -> Any:
     return known.widened(call.dtype).reshape(shape), known.varies.reshape(shape)
 
 
-@rule("aten.batch_norm.default", "aten._batch_norm_impl_index.default", "aten.cudnn_batch_norm.default")
+@rule("aten.batch_norm.default")
 def batch_norm(
     call: Call,
     input: Value,
@@ -190,13 +190,6 @@ def _known_group_norm(
     shift, shift_varies = _shaped(bias, call, 0.0)
     off = ~gain_varies & (gain == 0)
     return Known.of(call.shape, shift.expand(torch.broadcast_shapes(shift.shape, off.shape)), ~off | shift_varies)
-
-
-@rule("aten.local_response_norm.default")
-def local_response_norm(call: Call, input: Value, **_: Any) -> Layout:
-    """x [b, c, ...]: every channel reads its neighbours."""
-    layout = call.fix(input.layout, range(1, input.layout.rank), "local_response_norm reads neighbouring channels")
-    return Layout(call.shape, layout.blocks)
 
 
 @rule("aten._weight_norm.default")

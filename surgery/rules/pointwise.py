@@ -205,7 +205,6 @@ def _number(number: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tens
     "aten.to.other",
     "aten._to_copy.default",
     "aten.type_as.default",
-    "aten.float.default",
 )
 def cast(call: Call, input: Value, other: Value | None = None, **_: Any) -> Layout:
     """A move to another dtype or device (or to those of another tensor): the same units."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from surgery.cli import models
+from surgery.cli import benching, choosing, exporting, shrinking
 from tests.cli.conftest import IMAGE, CommandLine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,7 +131,8 @@ def test_what_exists_is_found_before_the_work(surgery: CommandLine, monkeypatch:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the model was opened first")
 
-    monkeypatch.setattr(models, "opened", never)
+    for command in (benching, choosing, exporting, shrinking):
+        monkeypatch.setattr(command, "opened", never)
     model = ("cli_zoo:masked", *IMAGE)
     said = refused(surgery, "shrink", *model, "-o", "slim")
     assert said == "'slim' exists already\n  -> pass --overwrite, or choose another path"

@@ -40,7 +40,8 @@ def claimed(monkeypatch: pytest.MonkeyPatch, sample: Sample, state: Mapping[str,
         known = module.constants(sample.program).known
     assert failures == [], failures
     output = next(node for node in sample.program.nodes if node.op == "output")
-    return [known[node.name] for node in pytree.tree_leaves(output.args) if isinstance(node, fx.Node)]
+    answers = [known[node.name] for node in pytree.tree_leaves(output.args) if isinstance(node, fx.Node)]
+    return [answer for answer in answers if answer is not None]
 
 
 def watched(target: Any, failures: list[str]) -> Rule | None:
@@ -125,7 +126,7 @@ def states(sample: Sample) -> Iterator[State]:
 
 def results(sample: Sample, operands: list[Tensor]) -> list[Tensor]:
     with torch.no_grad():
-        answer = sample.function(*operands)
+        answer = sample.function(*operands, *sample.settings)
     return [leaf for leaf in pytree.tree_leaves(answer) if isinstance(leaf, Tensor)]
 
 

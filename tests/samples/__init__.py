@@ -1,6 +1,30 @@
 """Samples of every op that has a rule, one file per family of rules."""
 
-from tests.samples import convolution
+from tests.samples import (
+    bookkeeping,
+    convolution,
+    dense,
+    functionalised,
+    joining,
+    movement,
+    normalization,
+    pointwise,
+    reductions,
+    selecting,
+    spatial,
+)
 from tests.samples.sample import Sample
 
-SAMPLES: tuple[Sample, ...] = (*convolution.SAMPLES,)
+SAMPLES: tuple[Sample, ...] = (
+    *bookkeeping.SAMPLES,
+    *convolution.SAMPLES,
+    *dense.SAMPLES,
+    *functionalised.SAMPLES,
+    *joining.SAMPLES,
+    *movement.SAMPLES,
+    *normalization.SAMPLES,
+    *pointwise.SAMPLES,
+    *reductions.SAMPLES,
+    *selecting.SAMPLES,
+    *spatial.SAMPLES,
+)

@@ -19,12 +19,13 @@ X = (2, 5, 3)
 
 def tagged() -> Iterator[OpOverload]:
     """The pointwise overloads that take tensors and, otherwise, only what has a default."""
-    for name in sorted(dir(A)):
-        packet = getattr(A, name)
-        for overload in packet.overloads() if hasattr(packet, "overloads") else ():
+    for name in sorted({schema.name for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("aten::")}):
+        packet = getattr(A, name.removeprefix("aten::"), None)
+        for overload in packet.overloads() if packet is not None else ():
             op = getattr(packet, overload)
             needed = [a for a in op._schema.arguments if not a.has_default_value()]
-            tensors = all(str(a.type) == "Tensor" for a in needed) and not any(a.is_out for a in op._schema.arguments)
+            tensors = all(str(a.type) == "Tensor" for a in (*needed, *op._schema.returns))
+            tensors &= not any(a.is_out for a in op._schema.arguments)
             if tensors and torch.Tag.pointwise in op.tags and find_rule(op) is POINTWISE[0]:
                 yield op
 
@@ -204,11 +205,12 @@ SAME = (
     ),
     Sample(
         "detach in place",
-        lambda x: A.requires_grad_.default(A.detach_.default(A.lift_fresh.default(A.lift_fresh_copy.default(x))), False),
+        lambda x: A.requires_grad_.default(A.detach_.default(A.lift_fresh_copy.default(x)), False),
         {"x": (2, 6)},
         free="x0 x1",
         found=(0, 1, 2),
     ),
+    Sample("lift_fresh", A.lift_fresh.default, {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),
     Sample("to int", lambda x: x.to(torch.int32), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),
     Sample("to float32 and back", lambda x: x.float().double(), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),
     Sample("to bool", lambda x: x.bool(), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -172,10 +173,12 @@ class Run:
         return [shape_after(layout, self.alive) for layout in self._layouts(node)]
 
     def _survivors_before(self, operand: fx.Node, dim: int, bound: int) -> int:
-        block = self._layouts(operand)[0].block_of(dim % self._layouts(operand)[0].rank)
+        dim %= self._layouts(operand)[0].rank
+        block = self._layouts(operand)[0].block_of(dim)
         if block is None:
             return bound
-        flags = self.alive[np.moveaxis(block, dim, 0).reshape(block.shape[dim], -1)].any(1)
+        rows = self.alive[block.reshape(math.prod(block.shape[:dim]), block.shape[dim], -1)].any(-1)
+        flags = rows[rows.any(-1)][0]  # which columns stay may differ per row, how many may not
         return int(flags[: bound if bound >= 0 else bound + flags.size].sum())
 
     def _pad(self, node: fx.Node, bound: dict[str, Any]) -> list[int]:

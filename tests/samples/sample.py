@@ -37,7 +37,7 @@ class Sample:
 
     Attributes:
         name: What it shows.
-        function: Called with the operands by position.
+        function: Called with the operands by position. An overload of PyTorch's own is not captured but written down.
         operands: By name, in order.
         free: Removable channels by axis: `"x1 w0:3"` is every unit of x's dim 1 on its own, and three channels on
             w's dim 0. Axes that are not named have none.
@@ -48,6 +48,7 @@ class Sample:
         along: The output's dim that `found` speaks of.
         resized: Operands of other sizes, for which all that is claimed must hold as well.
         to_one: Whether a dim may be cut to one position (not before a `squeeze`, which takes it out then).
+        settings: What follows the operands.
         sparse: Fill for operands by name, e.g. weights with rows of zeros in the constant test.
     """
 
@@ -61,6 +62,7 @@ class Sample:
     along: int = 1
     resized: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     to_one: bool = True
+    settings: Sequence[Any] = ()
     sparse: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -87,7 +89,7 @@ class Sample:
     def program(self) -> Program:
         """The captured program; its parameters are named as the operands."""
         if isinstance(self.function, OpOverload):
-            return written(self.function, self.tensors)
+            return written(self.function, self.tensors, self.settings)
         plain = tuple(self.tensors[n] for n, operand in self.operands.items() if isinstance(operand, Plain))
         return capture(Operation(self), Inputs.of(plain or torch.zeros(1)))
 
@@ -107,7 +109,7 @@ class Sample:
         return self.pattern[:-1], int(self.pattern[-1])
 
 
-def written(op: OpOverload, tensors: Mapping[str, Tensor]) -> Program:
+def written(op: OpOverload, tensors: Mapping[str, Tensor], settings: Sequence[Any]) -> Program:
     """A program of one op, without `torch.export` (quick, and for ops that it takes apart); writes go to a copy."""
     graph = fx.Graph()
     nodes = []
@@ -118,8 +120,8 @@ def written(op: OpOverload, tensors: Mapping[str, Tensor]) -> Program:
     if op._schema.is_mutable:
         operands[0] = graph.call_function(torch.ops.aten.clone.default, (nodes[0],))
         operands[0].meta["val"] = tensors[nodes[0].name]
-    answer = graph.call_function(op, tuple(operands))
-    answer.meta["val"] = op(*[t.clone() for t in tensors.values()])
+    answer = graph.call_function(op, (*operands, *settings))
+    answer.meta["val"] = op(*[t.clone() for t in tensors.values()], *settings)
     outputs = [answer]
     if isinstance(answer.meta["val"], tuple):
         outputs = [graph.call_function(operator.getitem, (answer, i)) for i in range(len(answer.meta["val"]))]
@@ -135,7 +137,7 @@ class Operation(nn.Module):
 
     def __init__(self, sample: Sample) -> None:
         super().__init__()
-        self.function, self.names = sample.function, list(sample.operands)
+        self.sample = sample
         for name, operand in sample.operands.items():
             tensor = sample.tensors[name]
             if isinstance(operand, Plain):
@@ -147,4 +149,6 @@ class Operation(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         given = iter(inputs)
-        return self.function(*[getattr(self, name) if hasattr(self, name) else next(given) for name in self.names])
+        names = self.sample.operands
+        operands = [getattr(self, name) if hasattr(self, name) else next(given) for name in names]
+        return self.sample.function(*operands, *self.sample.settings)
