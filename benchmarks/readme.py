@@ -18,10 +18,14 @@ def table(facts: dict[str, Any]) -> str:
     timed = Benchmark.from_json(json.dumps(facts["benchmark"]))
     machine = timed.machine
     params, macs = facts["params"], facts["macs"]
-    lines = [
+    summary = (
         f"Half the channels of every group of a {facts['net']} (224 x 224, widths rounded to {facts['round_to']}): "
-        f"{params[0] / 1e6:.1f} M to {params[1] / 1e6:.1f} M parameters, {macs[0] / macs[1]:.2f} times fewer MACs, relative "
-        f"error {facts['relative_error_float64']:.0e} in float64. Masked (zeros baked in) against slim, one thread:",
+        f"{params[0] / 1e6:.1f} M to {params[1] / 1e6:.1f} M parameters, {macs[0] / macs[1]:.2f} times fewer MACs, "
+        f"relative error {facts['relative_error_float64']:.0e} in float64. Masked (zeros baked in) against slim, one "
+        "thread:"
+    )
+    lines = [
+        summary,
         "",
         "| runtime | batch | masked, median | slim, median | times faster (95 % interval) |",
         "|---|---|---|---|---|",
@@ -33,8 +37,8 @@ def table(facts: dict[str, Any]) -> str:
             f"| {cell.runtime} | {cell.batch} | {masked:.1f} ms | {slim:.1f} ms "
             f"| {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) |"
         )
-    lines += ["", f"Measured on {machine.cpu}, {machine.os}, torch {machine.torch}; "
-              "raw samples in `benchmarks/results/`, written by `make bench`. CUDA was not measured."]
+    source = "raw samples in `benchmarks/results/`, written by `make bench`. CUDA was not measured."
+    lines += ["", f"Measured on {machine}; {source}"]
     return "\n".join(lines)
 
 

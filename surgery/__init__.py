@@ -1,16 +1,37 @@
 """Model surgery: remove what is dead in a trained network, exactly, and prove it."""
 
-from surgery.analyses import Analysis, analyze
-from surgery.checkpoints import load, save
-from surgery.choosing import choose
-from surgery.export import Export, Parity, export
-from surgery.inputs import Inputs
-from surgery.latency import Benchmark, Ratio, benchmark
-from surgery.plans import Plan
-from surgery.proof.prove import Proof, verify
-from surgery.results import Result
-from surgery.shrinking import shrink
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from surgery.version import __version__
+
+if TYPE_CHECKING:
+    from surgery.analyses import Analysis, analyze
+    from surgery.checkpoints import load, save
+    from surgery.choosing import choose
+    from surgery.exporting import Export, Parity, export
+    from surgery.inputs import Inputs
+    from surgery.latency import Benchmark, Ratio, benchmark
+    from surgery.plans import Plan
+    from surgery.proof.prove import Proof, verify
+    from surgery.results import Result
+    from surgery.shrinking import shrink
+
+_HOMES = {
+    "surgery.analyses": ("Analysis", "analyze"),
+    "surgery.checkpoints": ("load", "save"),
+    "surgery.choosing": ("choose",),
+    "surgery.exporting": ("Export", "Parity", "export"),
+    "surgery.inputs": ("Inputs",),
+    "surgery.latency": ("Benchmark", "Ratio", "benchmark"),
+    "surgery.plans": ("Plan",),
+    "surgery.proof.prove": ("Proof", "verify"),
+    "surgery.results": ("Result",),
+    "surgery.shrinking": ("shrink",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Analysis",
@@ -32,3 +53,16 @@ __all__ = [
     "shrink",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch takes seconds, and `surgery --help` does not need it."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'surgery' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

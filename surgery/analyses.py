@@ -76,9 +76,8 @@ class Analysis:
         channels = sum(group.channels for group in self.groups)
         free = sum(group.free for group in self.groups)
         share = 100 * self.removable_share
-        lines = [
-            f"{channels} channels in {len(self.groups)} groups; {free} are free to go, on {share:.1f} % of the parameters"
-        ]
+        headline = f"{channels} channels in {len(self.groups)} groups; {free} are free to go"
+        lines = [f"{headline}, on {share:.1f} % of the parameters"]
         if self.dead is not None:
             lines.append(f"{self.dead} are dead: they can go without changing the function")
         for group in self.groups:

@@ -11,7 +11,7 @@ from torch import nn
 
 from surgery.coupling import Bools
 from surgery.cutting.operate import Operation, operate
-from surgery.deciding.build import carrying, zeros_of
+from surgery.deciding.build import zeros_of
 from surgery.deciding.dead import decide
 from surgery.deciding.importance import IMPORTANCES, Scores, importance_scores
 from surgery.deciding.pick import lowest
@@ -81,7 +81,7 @@ def exact_plan(study: Study, chosen: Bools, round_to: int) -> tuple[Plan, Bools]
     while True:
         masked = _zeroed(study, chosen, columns)
         decision = decide(masked.case, allowed=chosen, round_to=round_to)
-        zeroed = ~decision.alive | carrying(masked.coupling, masked.readings, decision)
+        zeroed = ~decision.alive | decision.carrying(masked.readings)
         blocked = chosen & ~zeroed
         if blocked.any():
             # read all the same: zero the columns that read them; if that was done already, they stay

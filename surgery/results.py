@@ -78,4 +78,5 @@ class Result:
 
 
 def _change(before: int, after: int) -> str:
-    return f"{before:,} -> {after:,}" + (f" (-{100 * (1 - after / before):.1f} %)" if before else "")
+    less = f"-{100 * (1 - after / before):.1f} %" if after < before else "unchanged"
+    return f"{before:,} -> {after:,} ({less})"

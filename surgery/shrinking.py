@@ -157,8 +157,8 @@ def _masked(
         notes.append(f"{sum(subnormal.values())} subnormal weights were set to zero")
     elif subnormal:
         notes.append(
-            f"{sum(subnormal.values())} subnormal weights ({', '.join(list(subnormal)[:3])}) slow kernels down and are not "
-            "zeros; flush_subnormals=True sets them to zero"
+            f"{sum(subnormal.values())} subnormal weights ({', '.join(list(subnormal)[:3])}) slow kernels down and "
+            "are not zeros; flush_subnormals=True sets them to zero"
         )
     if tolerance > 0:
         notes.append(_flattened(masked, tolerance, inputs))

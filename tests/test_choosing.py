@@ -58,7 +58,9 @@ def test_carriers_count_as_staying_when_widths_are_rounded() -> None:
     plan = surgery.choose(model, x, round_to=8)
     assert len(plan.carries) == 1
     assert len(plan.axis("0.weight").keep) == 16
-    assert surgery.shrink(plan.mask(model), x, round_to=8).params_after == sum(p.numel() for p in plan.apply(model, x).parameters())
+    assert surgery.shrink(plan.mask(model), x, round_to=8).params_after == sum(
+        p.numel() for p in plan.apply(model, x).parameters()
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tests.samples.sample import Sample
 OUTPUT = "it is an output of the model"
 
 
+@cache
 def coupled(sample: Sample) -> Coupling:
     """The sample's coupling, as if something followed its output."""
     coupling = couple(sample.program)
@@ -38,8 +40,10 @@ def seeds(coupling: Coupling) -> Iterator[Ids]:
         yield free[rng.random(free.size) < 0.3]
 
 
-def removals(sample: Sample, coupling: Coupling) -> list[Bools]:
+@cache
+def removals(sample: Sample) -> tuple[Bools, ...]:
     """Distinct sets of channels that stay, with every channel that can go missing from at least one of them."""
+    coupling = coupled(sample)
     least = 1 if sample.to_one else 2
     rng = np.random.default_rng(0)
     found: dict[bytes, Bools] = {}
@@ -49,7 +53,7 @@ def removals(sample: Sample, coupling: Coupling) -> list[Bools]:
             if alive is not None and not alive.all() and narrowest(coupling, alive) >= least:
                 found.setdefault(alive.tobytes(), alive)
                 break
-    return list(found.values())
+    return tuple(found.values())
 
 
 def narrowest(coupling: Coupling, alive: Bools) -> int:
@@ -61,7 +65,7 @@ def narrowest(coupling: Coupling, alive: Bools) -> int:
 def test_removing_commutes_with_the_op(sample: Sample) -> None:
     coupling = coupled(sample)
     layouts = list(output_layouts(sample.program, coupling))
-    for alive in removals(sample, coupling):
+    for alive in removals(sample):
         whole = Run(sample.program, coupling, sample.tensors, alive, without=False).outputs()
         slim = Run(sample.program, coupling, sample.tensors, alive, without=True).outputs()
         alive_ids = alive[coupling.channel_of]
@@ -72,7 +76,7 @@ def test_removing_commutes_with_the_op(sample: Sample) -> None:
 @pytest.mark.parametrize("sample", SAMPLES, ids=str)
 def test_what_is_free_is_left_free(sample: Sample) -> None:
     coupling = coupled(sample)
-    gone = ~np.all([np.ones(coupling.n_channels, bool), *removals(sample, coupling)], axis=0)
+    gone = ~np.all([np.ones(coupling.n_channels, bool), *removals(sample)], axis=0)
     counts = {}
     for (name, dim), axis in coupling.axes.items():
         channels = np.unique(coupling.channel_of[axis.ids])

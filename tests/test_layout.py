@@ -18,7 +18,9 @@ def test_a_reshape_that_cannot_be_is_an_error() -> None:
         reshape_groups((2, 3), (7,))
 
 
-@pytest.mark.parametrize(("old", "new"), [((2, 6, 5), (2, 2, 3, 5)), ((2, 6, 5), (2, 30)), ((4, 6), (2, 2, 6)), ((3, 1, 4), (3, 4))])
+@pytest.mark.parametrize(
+    ("old", "new"), [((2, 6, 5), (2, 2, 3, 5)), ((2, 6, 5), (2, 30)), ((4, 6), (2, 2, 6)), ((3, 1, 4), (3, 4))]
+)
 def test_ids_move_as_the_values_do(old: tuple[int, ...], new: tuple[int, ...]) -> None:
     for dim in range(len(old)):
         ids = on_dim(np.arange(old[dim]), len(old), dim)

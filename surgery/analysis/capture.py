@@ -50,6 +50,11 @@ class Program:
         return {node.name: node for node in self.nodes}
 
     @cached_property
+    def calls(self) -> tuple[fx.Node, ...]:
+        """The nodes that call an op."""
+        return tuple(node for node in self.nodes if node.op == "call_function")
+
+    @cached_property
     def unused(self) -> tuple[str, ...]:
         """Tensors that the captured forward never reads."""
         read = {self.parameters[n.name] for n in self.nodes if n.name in self.parameters and n.users}

@@ -31,8 +31,8 @@ def export(
     traceback: Traceback = False,
 ) -> Outcome:
     """Write MODEL for other runtimes; each file is checked against it in its own runtime."""
-    from surgery.export import export as write
-    from surgery.export.table import target_for
+    from surgery.exporting import export as write
+    from surgery.exporting.table import target_for
 
     for path, times in Counter(to).items():
         target_for(path, None)

@@ -94,7 +94,7 @@ def write_file(path: Path, text: str, *, overwrite: bool) -> None:
     Raises:
         InputError: It exists, or the disk is full.
     """
-    from surgery.export.staging import staged
+    from surgery.exporting.staging import staged
 
     with staged(path, overwrite=overwrite) as place:
         place.write_text(text, encoding="utf-8")

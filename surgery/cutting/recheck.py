@@ -96,7 +96,7 @@ def recheck(
     for fold in cuts.folds:
         if fold.bias in after.unused:
             path = fold.bias.rpartition(".")[0]
-            nodes = tuple(n.name for n in program.nodes if n.op == "call_function" and program.module_of(n.name) == path)
+            nodes = tuple(n.name for n in program.calls if program.module_of(n.name) == path)
             return Mismatch(nodes, path, "it does not read the bias that was made for a constant", fold.bias)
     before_nodes = [n for n in program.nodes if n.op == "call_function"]
     after_nodes = [n for n in after.nodes if n.op == "call_function"]

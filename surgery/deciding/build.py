@@ -41,7 +41,7 @@ def build(
     """
     folds, carries = _writes(program, known, readings, decision)
     producers, _ = sides_of(program, coupling)
-    masked = ~decision.alive | carrying(coupling, readings, decision)
+    masked = ~decision.alive | decision.carrying(readings)
     slices = zeros_of(program, coupling, masked, masked & columns if columns is not None else np.zeros_like(masked))
     zeros = tuple(zeros for slice_ in slices if (zeros := already_zero(program.tensors[slice_.name], slice_)).positions)
     resting = program.tensors if folds or carries else {}
@@ -91,15 +91,6 @@ def zeros_of(program: Program, coupling: Coupling, rows: Bools, columns: Bools) 
     """What masking zeroes: the slices that write the channels `rows`, and those that read the channels `columns`."""
     producers, consumers = sides_of(program, coupling)
     return (*_zeros(coupling, producers, rows), *_zeros(coupling, consumers, columns))
-
-
-def carrying(coupling: Coupling, readings: list[Reading], decision: Decision) -> Bools:
-    """Channels that stay to carry constants: they are zeroed like those that go, `[n_channels]`."""
-    found = np.zeros(coupling.n_channels, bool)
-    for index, carriers in decision.carriers.items():
-        for carrier in carriers:
-            found[readings[index].channels[carrier.conv_group, carrier.position]] = True
-    return found
 
 
 def _zeros(coupling: Coupling, sides: Iterable[tuple[str, int]], gone: Bools) -> list[Zeros]:
@@ -178,7 +169,7 @@ def _groups(
     zeroed = np.zeros(coupling.n_channels, bool)
     for channels, zero in rows.values():
         zeroed[channels[zero]] = True
-    stranded = zeroed & decision.alive & ~carrying(coupling, readings, decision)
+    stranded = zeroed & decision.alive & ~decision.carrying(readings)
     axes: dict[int, list[Axis]] = {}
     for axis in coupling.axes.values():
         for group in np.unique(coupling.group_of[coupling.channel_of[axis.ids]]):

@@ -20,6 +20,7 @@ from surgery.errors import InputError, PlanError
 from surgery.masks import bake
 
 FORMAT_VERSION = 1
+MAX_POSITION = 2**62
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,9 @@ class Cuts:
 
     def _check(self) -> None:
         for axis in self.axes:
+            if any(abs(position) > MAX_POSITION for position in axis.keep):
+                fact = f"{axis.name}: position {max(axis.keep)} of {axis.size} on dim {axis.dim}"
+                raise PlanError(fact, "positions are below the size")
             keep = np.asarray(axis.keep, np.int64)
             if keep.size and (keep.min() < 0 or keep.max() >= axis.size):
                 raise PlanError(

@@ -69,6 +69,14 @@ class Decision:
                 self.reasons.append(why)
             self.reason[channels] = self.reasons.index(why)
 
+    def carrying(self, readings: Sequence[Reading]) -> Bools:
+        """Channels that stay to carry constants; they are zeroed like those that go, `[n_channels]`."""
+        found = np.zeros_like(self.alive)
+        for index, carriers in self.carriers.items():
+            for carrier in carriers:
+                found[readings[index].channels[carrier.conv_group, carrier.position]] = True
+        return found
+
 
 Place = Callable[[str], str]
 """A node's place in words, for reasons."""
@@ -134,16 +142,14 @@ def _name_causes(case: Case, decision: Decision) -> None:
     for reading in case.readings:
         if not reading.use.borders or reading.channels.shape[1] > 1:
             continue
-        met = reading.constant & (reading.value != 0) & reading.read_by(decision.alive) & decision.alive[reading.channels]
+        met = reading.constant & (reading.value != 0) & reading.read_by(decision.alive)
+        met &= decision.alive[reading.channels]
         blamed = np.array([why.startswith(VARIES) for why in decision.reasons] + [False])
         channels = reading.channels[met]
         decision.rename(channels[blamed[decision.reason[channels]]], _border(case, reading))
-    carrying = np.zeros_like(decision.alive)
-    for index, carriers in decision.carriers.items():
-        for carrier in carriers:
-            carrying[case.readings[index].channels[carrier.conv_group, carrier.position]] = True
     named = np.array([why.startswith(CARRIER) for why in decision.reasons] + [False])
-    decision.rename(np.flatnonzero(named[decision.reason] & decision.alive & ~carrying), "kept, beside the carrier of its group")
+    idle = named[decision.reason] & decision.alive & ~decision.carrying(case.readings)
+    decision.rename(np.flatnonzero(idle), "kept, beside the carrier of its group")
 
 
 def _border(case: Case, reading: Reading) -> str:

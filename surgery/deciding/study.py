@@ -37,8 +37,9 @@ class Study:
             CaptureError: The model refused the inputs or cannot be captured.
             InputError: The model has no parameters, or draws random numbers in eval mode.
         """
-        if not any(True for _ in model.parameters()):
-            raise InputError(f"{type(model).__name__} has no parameters", "pass a model with weights to cut")
+        if not any(parameter.is_floating_point() for parameter in model.parameters()):
+            kind = "no floating-point parameters" if any(True for _ in model.parameters()) else "no parameters"
+            raise InputError(f"{type(model).__name__} has {kind}", "pass a model with weights to cut")
         program = capture(model, inputs)
         _refuse_random(program)
         return Study(model, inputs, program, couple(program))

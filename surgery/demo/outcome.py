@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from surgery.demo.account import Layer
-from surgery.export import Export
+from surgery.exporting import Export
 from surgery.latency import Benchmark, Ratio
 from surgery.proof.prove import Proof
 

@@ -15,7 +15,7 @@ from surgery.demo.net import DigitNet
 from surgery.demo.outcome import BATCHES, RUNTIMES
 from surgery.demo.telling import Teller
 from surgery.demo.training import accuracy, mask_half_, scores, train_
-from surgery.export import Export, export
+from surgery.exporting import Export, export
 from surgery.latency import Benchmark, benchmark
 from surgery.proof.prove import Proof
 from surgery.results import Result

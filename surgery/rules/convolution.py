@@ -133,7 +133,7 @@ def convolution(
     dilation: Any,
     groups: int,
 ) -> Layout:
-    """`x [b, g·i, ...], w [g·o, i, k...], bias [g·o]`. Stride and dilation move no channel; zero padding is a border."""
+    """`x [b, g·i, ...], w [g·o, i, k...], bias [g·o]`. Stride and dilation move no channel; padding is a border."""
     borders = _pads(padding, list(weight.shape[2:]))
     return _convolve(call, input, weight, bias, groups, "out_in", borders)
 
@@ -208,7 +208,7 @@ def contracted(
     The value is `bias + sum of weight · constant`, over the kernel.
     """
     if not weight.everything:
-        return call.anything()
+        return Known.anything(call.shape)
     value, constant = input.along(dim)
     full = oriented(weight.full(), conv_groups, orientation)  # (g, o, i, k)
     nonzero = nonzero_columns(full)  # (g, o, i)
@@ -218,7 +218,7 @@ def contracted(
         bias_value, bias_constant = (array.expand(varies.numel()) for array in bias.along(0))
         varies = varies | ~bias_constant
     if bool(varies.all()):
-        return call.anything()
+        return Known.anything(call.shape)
     quiet = (~varies).nonzero()[:, 0]
     constants = torch.where(constant, value.to("cpu", call.dtype), 0.0).reshape(conv_groups, -1)
     groups = quiet // full.shape[1]

@@ -59,7 +59,7 @@ def linear(call: Call, input: Value, weight: Value, bias: Value | None) -> Layou
 @linear.known
 def _known_linear(call: KnownCall, input: Known, weight: Known, bias: Known | None) -> Known:
     if len(weight.shape) != 2 or (bias is not None and len(bias.shape) != 1):
-        return call.anything()
+        return Known.anything(call.shape)
     return contracted(call, input, len(input.shape) - 1, weight, bias, 1, "out_in", False)
 
 
@@ -74,7 +74,7 @@ def addmm(call: Call, input: Value, mat1: Value, mat2: Value, beta: float = 1, a
 @addmm.known
 def _known_addmm(call: KnownCall, input: Known, mat1: Known, mat2: Known, beta: float = 1, alpha: float = 1) -> Known:
     if beta != 1 or alpha != 1 or len(input.shape) != 1 or not mat2.everything:
-        return call.anything()
+        return Known.anything(call.shape)
     return contracted(call, mat1, 1, mat2, input, 1, "in_out", False)
 
 
@@ -92,7 +92,7 @@ def _known_matmul(call: KnownCall, input: Known, **others: Any) -> Known:
     (other,) = others.values()
     if len(other.shape) == 2 and len(input.shape) >= 2 and other.everything:
         return contracted(call, input, len(input.shape) - 1, other, None, 1, "in_out", False)
-    return call.anything()
+    return Known.anything(call.shape)
 
 
 def _unruled(call: Call, *operands: Value | None) -> Layout:

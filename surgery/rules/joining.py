@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,8 @@ def stack(call: Call, tensors: list[Value], dim: int = 0) -> Layout:
 def _known_stack(call: KnownCall, tensors: list[Known], dim: int = 0) -> Known:
     dim %= len(call.shape)
     lifted = [k.map(lambda a: a.unsqueeze(dim), (*k.shape[:dim], 1, *k.shape[dim:])) for k in tensors]
-    return _known_cat(call, lifted, dim)
+    joined: Known = _known_cat(call, lifted, dim)
+    return joined
 
 
 def _pieces(call: Call, value: Value, dim: int, *, equal: bool) -> tuple[Layout, ...]:
@@ -188,8 +190,8 @@ def unbind(call: Call, input: Value, dim: int = 0) -> tuple[Layout, ...]:
             layout = call.hold(layout, [dim], "unbind makes every position a tensor of its own")
     pieces = []
     for index, shape in enumerate(call.shapes):
-        taken = tuple(b.take(index if b.shape[dim] > 1 else 0, axis=dim) for b in layout.blocks)
-        pieces.append(Layout(shape, taken))
+        taken: list[Ids] = [b.take(index if b.shape[dim] > 1 else 0, axis=dim) for b in layout.blocks]
+        pieces.append(Layout(shape, tuple(taken)))
     return tuple(pieces)
 
 
@@ -200,6 +202,4 @@ def _known_unbind(call: KnownCall, input: Known, dim: int = 0) -> tuple[Known, .
     def pick(array: Tensor, index: int) -> Tensor:
         return array.select(dim, index if array.shape[dim] > 1 else 0)
 
-    return tuple(
-        input.map(lambda array, index=index: pick(array, index), shape) for index, shape in enumerate(call.shapes)
-    )
+    return tuple(input.map(partial(pick, index=index), shape) for index, shape in enumerate(call.shapes))

@@ -93,9 +93,7 @@ def numpy_t(array: Tensor, old: Shape, new: Shape) -> Tensor:
     return array.permute(tuple(reversed(range(array.dim()))))
 
 
-@movement(
-    "aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist", reorders=True
-)
+@movement("aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist", reorders=True)
 def movedim(array: Tensor, old: Shape, new: Shape, source: Any, destination: Any) -> Tensor:
     """Dims moved to other places."""
     return array.movedim(source, destination)

@@ -120,7 +120,8 @@ def _known_instance_norm(
     call: KnownCall, input: Known, weight: Known | None, bias: Known | None, use_input_stats: bool, **others: Any
 ) -> Known:
     if not use_input_stats:
-        return _known_batch_norm(call, input, weight, bias, training=False, **others)
+        frozen: Known = _known_batch_norm(call, input, weight, bias, training=False, **others)
+        return frozen
     gain, gain_varies = _shaped(weight, call, 1.0)
     shift, shift_varies = _shaped(bias, call, 0.0)
     return _of_shift(call, input, gain, shift, gain_varies | shift_varies)

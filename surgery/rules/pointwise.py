@@ -80,7 +80,9 @@ def _known_pointwise(call: KnownCall, **arguments: Any) -> Any:
     for other in known[1:]:
         varies = varies | other.varies
     if call.target._schema.is_mutable:  # writes into its first operand, which has to be as large as all together
-        values["input"] = values["input"].expand(torch.broadcast_shapes(*(values[k].shape for k in _tensors(arguments))))
+        values["input"] = values["input"].expand(
+            torch.broadcast_shapes(*(values[k].shape for k in _tensors(arguments)))
+        )
     answer = run(call.target, values)
     if isinstance(answer, tuple):
         return tuple(Known.of(call.shape, one, varies) for one in answer)
@@ -159,7 +161,8 @@ def _absorbing(a: Known, dtype: torch.dtype) -> torch.Tensor:
 @rule("aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar")
 def multiply(call: Call, input: Value, other: Any) -> Layout:
     """`input * other`, broadcast."""
-    return _pointwise(call, input=input, other=other)
+    merged: Layout = _pointwise(call, input=input, other=other)
+    return merged
 
 
 @multiply.known
@@ -179,7 +182,8 @@ def _known_multiply(call: KnownCall, input: Known, other: Any) -> Known:
 @rule("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther", "aten.where.Scalar")
 def where(call: Call, condition: Value, input: Any, other: Any) -> Layout:
     """`condition ? input : other`, broadcast."""
-    return _pointwise(call, condition=condition, input=input, other=other)
+    merged: Layout = _pointwise(call, condition=condition, input=input, other=other)
+    return merged
 
 
 @where.known

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import numpy as np
+import torch
 from torch import Tensor
 
 from surgery.calls import Call, KnownCall, Value
@@ -17,6 +17,7 @@ from surgery.rules.movement import moved
 
 
 def bounds(size: int, start: int | None, end: int | None) -> tuple[int, int]:
+    """A slice's first position and the one behind its last."""
     first = 0 if start is None else max(start + size, 0) if start < 0 else min(start, size)
     last = size if end is None else max(end + size, 0) if end < 0 else min(end, size)
     return first, max(first, last)
@@ -45,7 +46,8 @@ def slice_(
 
 
 def _sliced(array: Tensor, dim: int, first: int, last: int, step: int) -> Tensor:
-    return torch.ops.aten.slice.Tensor(array, dim, first, last, step).contiguous()
+    taken: Tensor = torch.ops.aten.slice.Tensor(array, dim, first, last, step)
+    return taken.contiguous()
 
 
 @slice_.known
@@ -60,12 +62,14 @@ def _known_slice(
 @rule("aten.narrow.default", sizes=("start", "length"), drops=True)
 def narrow(call: Call, input: Value, dim: int, start: int, length: int) -> Layout:
     """`length` positions from `start` on."""
-    return slice_.couple(call, input, dim, start, start + length)
+    layout: Layout = slice_.couple(call, input, dim, start, start + length)
+    return layout
 
 
 @narrow.known
 def _known_narrow(call: KnownCall, input: Known, dim: int, start: int, length: int) -> Known:
-    return _known_slice(call, input, dim, start, start + length)
+    known: Known = _known_slice(call, input, dim, start, start + length)
+    return known
 
 
 @rule("aten.select.int", sizes=(), drops=True)

@@ -93,10 +93,9 @@ def test_models_that_cannot_be_cut(surgery: CommandLine) -> None:
         assert re.match(told, refused(surgery, "choose", spec, "--input", shape)), spec
 
 
-def test_a_model_of_integers_has_nothing_to_remove(surgery: CommandLine) -> None:
-    ran = surgery("shrink", "cli_zoo:Integers", "--input", "3:int64[0,2]")
-    assert ran.code == 0
-    assert "nothing was removed: no channel is dead" in ran.out
+def test_a_model_of_integers_is_refused(surgery: CommandLine) -> None:
+    told = refused(surgery, "shrink", "cli_zoo:Integers", "--input", "3:int64[0,2]")
+    assert "Integers has no floating-point parameters\n  -> pass a model with weights to cut" in told
 
 
 def test_options_out_of_range(surgery: CommandLine) -> None:

@@ -79,9 +79,8 @@ def test_parameters_stay_the_same_objects_with_their_hooks_and_can_be_trained() 
     model[0].weight.register_post_accumulate_grad_hook(lambda p: accumulated.append(tuple(p.grad.shape)))
     model(torch.randn(3, 4)).sum().backward()
     weight = model[0].weight
-    cuts = Cuts(
-        axes=(AxisCut("0.weight", 0, 6, (0, 2, 5)), AxisCut("0.bias", 0, 6, (0, 2, 5)), AxisCut("2.weight", 1, 6, (0, 2, 5)))
-    )
+    places = (("0.weight", 0), ("0.bias", 0), ("2.weight", 1))
+    cuts = Cuts(axes=tuple(AxisCut(name, dim, 6, (0, 2, 5)) for name, dim in places))
     cut_(model, cuts)
     assert model[0].weight is weight
     assert weight.grad is None

@@ -12,6 +12,7 @@ from tests.samples import (
     reductions,
     selecting,
     spatial,
+    transposed,
 )
 from tests.samples.sample import Sample
 
@@ -27,4 +28,5 @@ SAMPLES: tuple[Sample, ...] = (
     *reductions.SAMPLES,
     *selecting.SAMPLES,
     *spatial.SAMPLES,
+    *transposed.SAMPLES,
 )

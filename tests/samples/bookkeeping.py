@@ -31,22 +31,50 @@ LOOKING = (
         free="x0 x1",
         found=(0, 1, 2),
     ),
-    Sample("_assert_async", beside(lambda x: A._assert_async.default((x * 0 == 0).all())), {"x": (2, 6)}, held=("all runs",)),
-    Sample("_assert_async.msg", beside(lambda x: A._assert_async.msg((x * 0 == 0).all(), "")), {"x": (2, 6)}, held=("all runs",)),
+    Sample(
+        "_assert_async",
+        beside(lambda x: A._assert_async.default((x * 0 == 0).all())),
+        {"x": (2, 6)},
+        held=("all runs",),
+    ),
+    Sample(
+        "_assert_async.msg",
+        beside(lambda x: A._assert_async.msg((x * 0 == 0).all(), "")),
+        {"x": (2, 6)},
+        held=("all runs",),
+    ),
     Sample("sym_size", A.sym_size.int, {"x": (2, 6)}, settings=(1,), free="x0 x1"),
     Sample("sym_numel", A.sym_numel.default, {"x": (2, 6)}, free="x0 x1"),
 )
 
 FRESH = (
-    Sample("zeros_like", lambda x: torch.zeros_like(x), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),
-    Sample("ones_like", lambda x: torch.ones_like(x), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),
+    Sample("zeros_like", torch.zeros_like, {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),
+    Sample("ones_like", torch.ones_like, {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),
     Sample("full_like", lambda x: torch.full_like(x, 0.3), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),
     Sample("empty_like", lambda x: torch.empty_like(x).fill_(2), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),
     Sample("rand_like", lambda x: torch.rand_like(x) * 0, {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),
     Sample("randn_like", lambda x: torch.randn_like(x) * 0, {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),
-    Sample("full_like an int", lambda x, y: x * torch.full_like(y, 2.7, dtype=torch.int64), {"x": (2, 6), "y": (6,)}, free="x0 x1 y0", found=(0, 1, 2)),
-    Sample("full_like of an int", lambda x, y: x * torch.full_like(y, 2.7), {"x": (2, 3), "y": torch.arange(3)}, free="x0 x1 y0", found=(0, 1, 2)),
-    Sample("full_like of an input", lambda x, y: x * torch.full_like(y, 2.7), {"x": (2, 6), "y": Plain((2, 1))}, free="x1", held=("mul meets an operand whose dim 0 cannot shrink",)),
+    Sample(
+        "full_like an int",
+        lambda x, y: x * torch.full_like(y, 2.7, dtype=torch.int64),
+        {"x": (2, 6), "y": (6,)},
+        free="x0 x1 y0",
+        found=(0, 1, 2),
+    ),
+    Sample(
+        "full_like of an int",
+        lambda x, y: x * torch.full_like(y, 2.7),
+        {"x": (2, 3), "y": torch.arange(3)},
+        free="x0 x1 y0",
+        found=(0, 1, 2),
+    ),
+    Sample(
+        "full_like of an input",
+        lambda x, y: x * torch.full_like(y, 2.7),
+        {"x": (2, 6), "y": Plain((2, 1))},
+        free="x1",
+        held=("mul meets an operand whose dim 0 cannot shrink",),
+    ),
 )
 
 SAMPLES = (*LOOKING, *FRESH)

@@ -18,7 +18,13 @@ def written(x: Tensor, y: Tensor, at: slice) -> Tensor:
 
 
 SAMPLES = (
-    Sample("native_dropout", lambda x: A.native_dropout.default(x, 0.5, False), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),
+    Sample(
+        "native_dropout",
+        lambda x: A.native_dropout.default(x, 0.5, False),
+        {"x": (2, 6)},
+        free="x0 x1",
+        found=(0, 1, 2),
+    ),
     Sample(
         "slice_scatter",
         lambda x, y: A.slice_scatter.default(x, y, 1, 1, 4),

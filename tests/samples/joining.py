@@ -23,7 +23,10 @@ JOINING = (
         lambda x, y: torch.cat([y, x], -2),
         {"x": (2, 6, 1), "y": Plain((2, 3, 1))},
         free="x1",
-        held=("cat lays it beside other channels, and its size cannot change", "cat meets an operand whose dim 0 cannot"),
+        held=(
+            "cat lays it beside other channels, and its size cannot change",
+            "cat meets an operand whose dim 0 cannot",
+        ),
     ),
     Sample(
         "cat with one of a single channel",
@@ -40,7 +43,12 @@ JOINING = (
         free="x0 x1",
         found=(0, 1, 2, 9, 10, 11),
     ),
-    Sample("cat on another dim than the channels", lambda x, y: torch.cat([x, y], 0), {"x": (2, 6), "y": (3, 6)}, free="x0 x1 y0 y1"),
+    Sample(
+        "cat on another dim than the channels",
+        lambda x, y: torch.cat([x, y], 0),
+        {"x": (2, 6), "y": (3, 6)},
+        free="x0 x1 y0 y1",
+    ),
     Sample(
         "cat with an empty tensor of the old kind",
         lambda x: torch.cat([torch.empty(0, dtype=torch.float64), x], 1),
@@ -61,7 +69,9 @@ JOINING = (
         free="x0 x1 y0 y1",
     ),
     Sample("concat", lambda x, y: A.concat.default([x, y], 1), {"x": (2, 6), "y": (2, 3)}, free="x0 x1 y0 y1"),
-    Sample("concatenate", lambda x, y: A.concatenate.default([x, y], 1), {"x": (2, 6), "y": (2, 3)}, free="x0 x1 y0 y1"),
+    Sample(
+        "concatenate", lambda x, y: A.concatenate.default([x, y], 1), {"x": (2, 6), "y": (2, 3)}, free="x0 x1 y0 y1"
+    ),
     Sample("stack", lambda x, y: torch.stack([x, y], 1), {"x": (2, 6), "y": (2, 6)}, free="x0 x1 y0 y1", along=2),
     Sample("stack, last", lambda x: torch.stack([x, x * 2, x], -1), {"x": (2, 6)}, free="x0 x1", found=(0,)),
 )
@@ -107,7 +117,13 @@ PIECES = (
         held=("conv1d slides over it", "cat meets an operand whose dim 2 cannot shrink"),
     ),
     Sample("unbind", lambda x: x.view(3, 2, 4).unbind(1), {"x": (3, 8)}, free="x0 x1", found=(0, 1, 2)),
-    Sample("unbind of one dim", lambda x: x.unbind(1), {"x": (2, 3, 5)}, free="x0 x2", held=("unbind makes every position",)),
+    Sample(
+        "unbind of one dim",
+        lambda x: x.unbind(1),
+        {"x": (2, 3, 5)},
+        free="x0 x2",
+        held=("unbind makes every position",),
+    ),
     Sample(
         "qkv by unbind",
         lambda x: torch.stack(x.view(2, 3, 2, 4).unbind(1), 1).flatten(1),

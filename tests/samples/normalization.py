@@ -30,7 +30,7 @@ BATCH = (
     ),
     Sample(
         "batch_norm of matrices, without gain and shift",
-        lambda x, m, v: F.batch_norm(x, m, v),
+        F.batch_norm,
         {"x": (2, 6), "m": (6,), "v": variance(6)},
         free="x0 x1 m0 v0",
         found=(0, 1, 2),
@@ -135,7 +135,13 @@ MIXING = (
         held=("group_norm averages over this axis",),
         found=(4,),
     ),
-    Sample("group_norm without gain", lambda x: F.group_norm(x, 3), {"x": (2, 6, 5)}, free="x0", held=("group_norm averages",)),
+    Sample(
+        "group_norm without gain",
+        lambda x: F.group_norm(x, 3),
+        {"x": (2, 6, 5)},
+        free="x0",
+        held=("group_norm averages",),
+    ),
     Sample(
         "local_response_norm",
         lambda x: F.local_response_norm(x, 3),
@@ -193,7 +199,9 @@ DISTANCES = (
         {"x": (2, 6), "y": (2, 6)},
         held=("cosine_similarity reads whole vectors",),
     ),
-    Sample("pairwise_distance", F.pairwise_distance, {"x": (2, 6), "y": (2, 6)}, held=("pairwise_distance reads whole",)),
+    Sample(
+        "pairwise_distance", F.pairwise_distance, {"x": (2, 6), "y": (2, 6)}, held=("pairwise_distance reads whole",)
+    ),
     Sample("cdist", torch.cdist, {"x": (2, 6), "y": (3, 6)}, held=("cdist reads whole vectors",)),
 )
 

@@ -17,6 +17,7 @@ A = torch.ops.aten
 X = (2, 5, 3)
 """The operands' shape in the samples that are made from PyTorch's tags."""
 
+
 def tagged() -> Iterator[OpOverload]:
     """The pointwise overloads that take tensors and, otherwise, only what has a default."""
     for name in sorted({schema.name for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("aten::")}):
@@ -123,7 +124,7 @@ MEETING = (
     ),
     Sample("mul by 0", lambda x: x * 0, {"x": (2, 6, 5)}, free="x0 x1 x2", found=(0, 1, 2, 3, 4, 5)),
     Sample("mul by 2", lambda x: A.mul.Scalar(x, 2), {"x": (2, 6, 5)}, free="x0 x1 x2", found=(0, 1, 2)),
-    Sample("multiply", lambda x, y: A.multiply.Tensor(x, y), {"x": (2, 5), "y": (5,)}, free="x0 x1 y0"),
+    Sample("multiply", A.multiply.Tensor, {"x": (2, 5), "y": (5,)}, free="x0 x1 y0"),
     Sample("multiply by 3", lambda x: A.multiply.Scalar(x, 3), {"x": (2, 5)}, free="x0 x1", found=(0, 1, 2)),
     Sample(
         "in place",
@@ -171,7 +172,9 @@ MEETING = (
 )
 
 SLOPES = (
-    Sample("prelu", F.prelu, {"x": (2, 6, 5), "w": (6,)}, free="x0 x1 x2 w0", found=(0, 1, 2), resized={"x": (2, 6, 3)}),
+    Sample(
+        "prelu", F.prelu, {"x": (2, 6, 5), "w": (6,)}, free="x0 x1 x2 w0", found=(0, 1, 2), resized={"x": (2, 6, 3)}
+    ),
     Sample("prelu of matrices", F.prelu, {"x": (2, 6), "w": (6,)}, free="x0 x1 w0", found=(0, 1, 2)),
     Sample("prelu with one slope", F.prelu, {"x": (2, 6, 5), "w": (1,)}, free="x0 x1 x2", found=(0, 1, 2)),
     Sample("prelu of a vector", F.prelu, {"x": (6,), "w": (1,)}, free="x0", found=(0, 1, 2), pattern="x0", along=0),
@@ -216,7 +219,7 @@ SAME = (
     Sample("to bool", lambda x: x.bool(), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),
     Sample(
         "to other",
-        lambda x, y: A.to.other(x, y),
+        A.to.other,
         {"x": (2, 6), "y": torch.arange(3)},
         free="x0 x1 y0",
         found=(0, 1, 2),
@@ -231,9 +234,23 @@ SAME = (
     Sample("type_as", lambda x, y: x.type_as(y), {"x": (2, 6), "y": (3,)}, free="x0 x1 y0", found=(0, 1, 2)),
     Sample("to a device", lambda x: A.to.device(x, "cpu", torch.float64), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),
     Sample("to a layout", lambda x: A.to.dtype_layout(x, device="cpu"), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),
-    Sample("_to_copy", lambda x: A._to_copy.default(x), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),
-    Sample("copy", lambda x, y: A.copy.default(y, x), {"x": (6, 1), "y": (2, 6, 5)}, free="x0 y0 y1 y2", pattern="x0", found=(0, 1, 2)),
-    Sample("copy in place", lambda x, y: y.clone().copy_(x), {"x": (6,), "y": (2, 6)}, free="x0 y0 y1", pattern="x0", found=(0, 1, 2)),
+    Sample("_to_copy", A._to_copy.default, {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),
+    Sample(
+        "copy",
+        lambda x, y: A.copy.default(y, x),
+        {"x": (6, 1), "y": (2, 6, 5)},
+        free="x0 y0 y1 y2",
+        pattern="x0",
+        found=(0, 1, 2),
+    ),
+    Sample(
+        "copy in place",
+        lambda x, y: y.clone().copy_(x),
+        {"x": (6,), "y": (2, 6)},
+        free="x0 y0 y1",
+        pattern="x0",
+        found=(0, 1, 2),
+    ),
     Sample("fill in place", lambda x: x.clone().fill_(3), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),
 )
 
@@ -251,10 +268,7 @@ def _overload(name: str) -> OpOverload:
 
 UNTAGGED = (
     *(Sample(name, _overload(name), {"x": (2, 6, 3)}, free="x0 x1 x2", found=(0, 1, 2)) for name in _ONE),
-    *(
-        Sample(name, lambda x, op=_overload(name): op(x, 2), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2))
-        for name in _NUMBER
-    ),
+    *(Sample(name, _overload(name), {"x": (2, 6)}, settings=(2,), free="x0 x1", found=(0, 1, 2)) for name in _NUMBER),
     *(Sample(name, _overload(name), {"x": (2, 6), "y": (6,)}, free="x0 x1 y0") for name in _TWO),
     Sample(
         "divide, rounded",

@@ -17,12 +17,16 @@ X = {"x": (2, 6, 3, 5)}
 
 def over_space(name: str, function: Callable[[Tensor], Any], held: str, found: tuple[int, ...] = ()) -> Sample:
     """A reduction over dims 2 and 3 (or 3): channels pass."""
-    return Sample(f"{name} over space", function, X, free="x0 x1", held=(held,), found=found, resized={"x": (3, 6, 2, 4)})
+    return Sample(
+        f"{name} over space", function, X, free="x0 x1", held=(held,), found=found, resized={"x": (3, 6, 2, 4)}
+    )
 
 
 def over_last(name: str, function: Callable[[Tensor], Any], held: str, found: tuple[int, ...] = ()) -> Sample:
     """An op along dim 3 alone."""
-    return Sample(f"{name} along a dim", function, X, free="x0 x1 x2", held=(held,), found=found, resized={"x": (3, 6, 2, 4)})
+    return Sample(
+        f"{name} along a dim", function, X, free="x0 x1 x2", held=(held,), found=found, resized={"x": (3, 6, 2, 4)}
+    )
 
 
 def over_channels(name: str, function: Callable[[Tensor], Any], held: str) -> Sample:
@@ -59,7 +63,9 @@ OVER_SPACE = (
     over_space("std_mean.correction", lambda x: torch.std_mean(x, S, correction=0), "std_mean runs over this axis"),
     over_space("logsumexp", lambda x: x.logsumexp(S), "logsumexp runs over this axis"),
     over_space("norm", lambda x: A.norm.ScalarOpt_dim(x, 2, [2, 3]), "norm runs over this axis", (0,)),
-    over_space("vector_norm", lambda x: torch.linalg.vector_norm(x, 1, S), "linalg_vector_norm runs over this axis", (0,)),
+    over_space(
+        "vector_norm", lambda x: torch.linalg.vector_norm(x, 1, S), "linalg_vector_norm runs over this axis", (0,)
+    ),
     over_space("vector_norm of 0", lambda x: torch.linalg.vector_norm(x, 0, S), "linalg_vector_norm runs over", (0,)),
     over_space("norm of minus infinity", lambda x: A.norm.ScalarOpt_dim(x, -torch.inf, [2, 3]), "norm runs over", (0,)),
     over_last("max", lambda x: x.max(3), "max runs over this axis", (0, 1, 2)),
@@ -109,8 +115,8 @@ OVER_ALL = (
     over_all("amax", lambda x: x.amax(), "amax runs over this axis"),
     over_all("max", lambda x: x.max(), "max runs over this axis"),
     over_all("min", lambda x: x.min(), "min runs over this axis"),
-    over_all("var", lambda x: A.var.default(x), "var runs over this axis"),
-    over_all("std", lambda x: A.std.default(x), "std runs over this axis"),
+    over_all("var", A.var.default, "var runs over this axis"),
+    over_all("std", A.std.default, "std runs over this axis"),
     over_all("prod", lambda x: x.prod(), "prod runs over this axis"),
     over_all("any", lambda x: (x > 0).any(), "any runs over this axis"),
     over_all("all", lambda x: (x > 0).all(), "all runs over this axis"),
@@ -138,7 +144,7 @@ MIXING = (
 
 GATED = (
     Sample("glu", lambda x: F.glu(x, 1), {"x": (2, 8, 5)}, free="x0 x1:4 x2", found=(0,), resized={"x": (3, 8, 4)}),
-    Sample("glu, the last dim", lambda x: F.glu(x), {"x": (2, 3, 6)}, free="x0 x1 x2:3", found=(0, 1, 2)),
+    Sample("glu, the last dim", F.glu, {"x": (2, 3, 6)}, free="x0 x1 x2:3", found=(0, 1, 2)),
     Sample("glu to one channel", lambda x: F.glu(x, 1), {"x": (3, 2)}, free="x0"),
     Sample("glu over columns", lambda x: F.glu(x.view(3, 2, 6), 2), {"x": (3, 12)}, free="x0 x1:6"),
     Sample("glu over rows", lambda x: F.glu(x.view(3, 4, 5), 1), {"x": (3, 20)}, free="x0 x1:10"),

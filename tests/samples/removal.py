@@ -99,7 +99,9 @@ class Run:
         grouped = axes.get(1)
         if grouped is not None and grouped.ids.ndim == 2:
             # rows of conv group g keep the columns whose channels in g stay
-            rows = [np.array_split(np.arange(tensor.shape[0]), grouped.ids.shape[0])[g] for g in range(len(grouped.ids))]
+            rows = [
+                np.array_split(np.arange(tensor.shape[0]), grouped.ids.shape[0])[g] for g in range(len(grouped.ids))
+            ]
             outer = self.alive[axes[0].ids] if 0 in axes else np.ones(tensor.shape[0], bool)
             kept = [
                 tensor[row][None, np.flatnonzero(self.alive[grouped.ids[g]])]
@@ -142,7 +144,7 @@ class Run:
         sizes = rule.sizes if rule is not None else ()
         return bound | {key: self._size(node, bound, key) for key in sizes if bound.get(key) is not None}
 
-    def _size(self, node: fx.Node, bound: dict[str, Any], key: str) -> Any:  # noqa: C901, PLR0911
+    def _size(self, node: fx.Node, bound: dict[str, Any], key: str) -> Any:
         new = self._shapes(node)
         if key == "groups":
             uses = [u for u in self.coupling.uses if u.node == node.name]

@@ -31,7 +31,7 @@ Operand = tuple[int, ...] | Tensor | Plain
 """A shape (filled with random numbers, a parameter), a tensor (a parameter or buffer of those values), or `Plain`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """An op and what its rule has to say.
 

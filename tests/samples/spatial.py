@@ -17,7 +17,9 @@ SHAPES = {1: (2, 6, 9), 2: (2, 6, 8, 9), 3: (2, 5, 4, 6, 5)}
 OTHERS = {1: (3, 6, 7), 2: (3, 6, 6, 10), 3: (1, 5, 6, 4, 7)}
 
 
-def sliding(name: str, dims: int, function: Callable[[Tensor], Any], reason: str, found: tuple[int, ...] = ALL) -> Sample:
+def sliding(
+    name: str, dims: int, function: Callable[[Tensor], Any], reason: str, found: tuple[int, ...] = ALL
+) -> Sample:
     """An op on the last `dims` dims that treats every channel alone."""
     return Sample(
         name, function, {"x": SHAPES[dims]}, free="x0 x1", held=(reason,), found=found, resized={"x": OTHERS[dims]}
@@ -29,7 +31,12 @@ MAX = (
     sliding("max_pool2d", 2, lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), "max_pool2d slides over it"),
     sliding("max_pool2d, dilated", 2, lambda x: F.max_pool2d(x, 2, 1, 1, 2), "max_pool2d slides over it"),
     sliding("max_pool3d", 3, lambda x: F.max_pool3d(x, 2, 2, 1), "max_pool3d slides over it"),
-    sliding("max_pool1d with indices", 1, lambda x: A.max_pool1d_with_indices.default(x, [3], [2], [1])[0], "max_pool1d_with"),
+    sliding(
+        "max_pool1d with indices",
+        1,
+        lambda x: A.max_pool1d_with_indices.default(x, [3], [2], [1])[0],
+        "max_pool1d_with",
+    ),
     sliding("max_pool2d with indices", 2, lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True), "max_pool2d_with"),
     sliding("max_pool3d with indices", 3, lambda x: F.max_pool3d(x, 2, return_indices=True), "max_pool3d_with_indices"),
     sliding("adaptive_max_pool1d", 1, lambda x: F.adaptive_max_pool1d(x, 4), "adaptive_max_pool1d slides over it"),
@@ -51,7 +58,11 @@ AVERAGE = (
     sliding("avg_pool2d, ceil_mode", 2, lambda x: F.avg_pool2d(x, 5, 3, ceil_mode=True), "avg_pool2d slides over it"),
     sliding("avg_pool2d, padded", 2, lambda x: F.avg_pool2d(x, 3, 2, (0, 1)), "avg_pool2d slides over it", (0,)),
     sliding(
-        "avg_pool2d, padded, ceil_mode", 2, lambda x: F.avg_pool2d(x, 4, 3, 1, ceil_mode=True), "avg_pool2d slides", (0,)
+        "avg_pool2d, padded, ceil_mode",
+        2,
+        lambda x: F.avg_pool2d(x, 4, 3, 1, ceil_mode=True),
+        "avg_pool2d slides",
+        (0,),
     ),
     sliding(
         "avg_pool2d, padding not counted",
@@ -59,7 +70,9 @@ AVERAGE = (
         lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
         "avg_pool2d slides over it",
     ),
-    sliding("avg_pool2d with a divisor", 2, lambda x: F.avg_pool2d(x, 3, divisor_override=2), "avg_pool2d slides over it"),
+    sliding(
+        "avg_pool2d with a divisor", 2, lambda x: F.avg_pool2d(x, 3, divisor_override=2), "avg_pool2d slides over it"
+    ),
     sliding(
         "avg_pool2d with a divisor, padded",
         2,
@@ -83,9 +96,13 @@ AVERAGE = (
     ),
     sliding("avg_pool3d", 3, lambda x: F.avg_pool3d(x, 2, divisor_override=3), "avg_pool3d slides over it"),
     sliding("adaptive_avg_pool1d", 1, lambda x: F.adaptive_avg_pool1d(x, 4), "adaptive_avg_pool1d slides over it"),
-    sliding("adaptive_avg_pool2d", 2, lambda x: F.adaptive_avg_pool2d(x, (3, None)), "adaptive_avg_pool2d slides over it"),
+    sliding(
+        "adaptive_avg_pool2d", 2, lambda x: F.adaptive_avg_pool2d(x, (3, None)), "adaptive_avg_pool2d slides over it"
+    ),
     sliding("adaptive_avg_pool3d", 3, lambda x: F.adaptive_avg_pool3d(x, 3), "adaptive_avg_pool3d slides over it"),
-    sliding("_adaptive_avg_pool2d", 2, lambda x: A._adaptive_avg_pool2d.default(x, [3, 2]), "_adaptive_avg_pool2d slides"),
+    sliding(
+        "_adaptive_avg_pool2d", 2, lambda x: A._adaptive_avg_pool2d.default(x, [3, 2]), "_adaptive_avg_pool2d slides"
+    ),
     sliding("_adaptive_avg_pool3d", 3, lambda x: A._adaptive_avg_pool3d.default(x, [3, 2, 2]), "_adaptive_avg_pool3d"),
     sliding("lp_pool2d", 2, lambda x: F.lp_pool2d(x, 2, 3, 2), "avg_pool2d slides over it"),
     Sample(
@@ -135,8 +152,12 @@ _EXACT = (
 RESAMPLING = (
     *(sliding(f"upsample {name}", dims, function, "upsample") for name, dims, function in _UP),
     *(sliding(f"upsample {name}", dims, function, "_upsample") for name, dims, function in _EXACT),
-    sliding("interpolate", 2, lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), "upsample_bilinear2d slides"),
-    sliding("interpolate by area", 2, lambda x: F.interpolate(x, size=(3, 4), mode="area"), "adaptive_avg_pool2d slides"),
+    sliding(
+        "interpolate", 2, lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), "upsample_bilinear2d slides"
+    ),
+    sliding(
+        "interpolate by area", 2, lambda x: F.interpolate(x, size=(3, 4), mode="area"), "adaptive_avg_pool2d slides"
+    ),
 )
 
 SPACE = {"x": (2, 6, 4, 5)}
@@ -152,17 +173,32 @@ PADS = (
     padded("pad with zeros", lambda x: F.pad(x, (1, 2, 0, 1)), (0,)),
     padded("pad with another number", lambda x: F.pad(x, (1, 2, 0, 1), value=0.75), (1,)),
     padded("pad by nothing", lambda x: F.pad(x, (0, 0, 0, 0)), ALL),
-    Sample("pad that crops", lambda x: F.pad(x, (-1, 0, 0, -2)), SPACE, free="x0 x1", held=("pad changes it",), found=ALL),
+    Sample(
+        "pad that crops", lambda x: F.pad(x, (-1, 0, 0, -2)), SPACE, free="x0 x1", held=("pad changes it",), found=ALL
+    ),
     padded("constant_pad_nd", lambda x: A.constant_pad_nd.default(x, [1, 0], -0.5), (2,)),
     padded("reflect", lambda x: F.pad(x, (1, 2, 2, 1), mode="reflect"), ALL, "pad changes it (reflect)"),
     padded("replicate", lambda x: F.pad(x, (1, 2, 2, 1), mode="replicate"), ALL, "pad changes it (replicate)"),
     padded("circular", lambda x: F.pad(x, (1, 2, 2, 1), mode="circular"), ALL, "pad changes it (circular)"),
-    padded("reflection_pad2d", lambda x: A.reflection_pad2d.default(x, [1, 2, 2, 1]), ALL, "reflection_pad2d slides over it"),
-    padded("replication_pad2d", lambda x: A.replication_pad2d.default(x, [1, 2, 2, 1]), ALL, "replication_pad2d slides"),
+    padded(
+        "reflection_pad2d",
+        lambda x: A.reflection_pad2d.default(x, [1, 2, 2, 1]),
+        ALL,
+        "reflection_pad2d slides over it",
+    ),
+    padded(
+        "replication_pad2d", lambda x: A.replication_pad2d.default(x, [1, 2, 2, 1]), ALL, "replication_pad2d slides"
+    ),
     sliding("reflection_pad1d", 1, lambda x: A.reflection_pad1d.default(x, [1, 2]), "reflection_pad1d slides over it"),
-    sliding("replication_pad1d", 1, lambda x: A.replication_pad1d.default(x, [1, 2]), "replication_pad1d slides over it"),
-    sliding("reflection_pad3d", 3, lambda x: A.reflection_pad3d.default(x, [1, 2] * 3), "reflection_pad3d slides over it"),
-    sliding("replication_pad3d", 3, lambda x: A.replication_pad3d.default(x, [1] * 6), "replication_pad3d slides over it"),
+    sliding(
+        "replication_pad1d", 1, lambda x: A.replication_pad1d.default(x, [1, 2]), "replication_pad1d slides over it"
+    ),
+    sliding(
+        "reflection_pad3d", 3, lambda x: A.reflection_pad3d.default(x, [1, 2] * 3), "reflection_pad3d slides over it"
+    ),
+    sliding(
+        "replication_pad3d", 3, lambda x: A.replication_pad3d.default(x, [1] * 6), "replication_pad3d slides over it"
+    ),
     Sample(
         "pad channels with zeros",
         lambda x: F.pad(x, (0, 0, 0, 0, 2, 3)),

@@ -7,7 +7,7 @@ in, tensors out), `parity` (the check), `staging` (all or nothing on disk). A ne
 
 from __future__ import annotations
 
-from surgery.export.door import export
-from surgery.export.result import Export, Parity
+from surgery.exporting.door import export
+from surgery.exporting.result import Export, Parity
 
 __all__ = ["Export", "Parity", "export"]

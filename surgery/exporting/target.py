@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from surgery.export.flat import FlatModel
+from surgery.exporting.flat import FlatModel
 from surgery.inputs import Inputs
 
 Runner = Callable[[Sequence[Tensor]], list[Tensor]]

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from surgery.errors import InputError
-from surgery.export import export
-from surgery.export import onnx as target
-from tests.export.models import Eigenvalues, Scaled, Tokens, convnet
+from surgery.exporting import export
+from surgery.exporting import onnx as target
+from tests.exporting.models import Eigenvalues, Scaled, Tokens, convnet
 
 
 def test_the_file_runs_in_onnx_runtime_under_its_own_names(tmp_path: Path) -> None:

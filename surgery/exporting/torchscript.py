@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.jit._trace import TracerWarning
 
 from surgery.errors import InputError
-from surgery.export.quiet import without
-from surgery.export.state import KeptState
-from surgery.export.target import Runner, Source, Target, Written, first_line
+from surgery.exporting.quiet import without
+from surgery.exporting.state import KeptState
+from surgery.exporting.target import Runner, Source, Target, Written, first_line
 
 PROVENANCE = "surgery.json"
 """Name of the extra file that says where a TorchScript file comes from."""

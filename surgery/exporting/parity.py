@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from surgery.errors import InputError
-from surgery.export.flat import FlatModel
-from surgery.export.result import Parity
-from surgery.export.target import first_line
+from surgery.exporting.flat import FlatModel
+from surgery.exporting.result import Parity
+from surgery.exporting.target import first_line
 from surgery.inputs import Inputs
 
 TOLERANCE = 1e-5

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from surgery.errors import InputError
-from surgery.export.quiet import without, without_logs
-from surgery.export.shapes import as_dims
-from surgery.export.state import KeptState
-from surgery.export.target import Source, first_line
+from surgery.exporting.quiet import without, without_logs
+from surgery.exporting.shapes import as_dims
+from surgery.exporting.state import KeptState
+from surgery.exporting.target import Source, first_line
 
 BATCH = "batch"
 SEED = 20

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from surgery.export.quiet import without, without_logs
+from surgery.exporting.quiet import without, without_logs
 
 
 def test_only_the_known_warnings_are_held_back() -> None:

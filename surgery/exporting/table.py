@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from surgery.errors import InputError
-from surgery.export.onnx import ONNX
-from surgery.export.target import Target
-from surgery.export.torchscript import TORCHSCRIPT
+from surgery.exporting.onnx import ONNX
+from surgery.exporting.target import Target
+from surgery.exporting.torchscript import TORCHSCRIPT
 
 TARGETS: tuple[Target, ...] = (ONNX, TORCHSCRIPT)
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from surgery.errors import CheckError
-from surgery.export import door, export
-from surgery.export.flat import FlatModel
-from surgery.export.parity import Examiner, Trial, judge
-from surgery.export.torchscript import TORCHSCRIPT
+from surgery.exporting import door, export
+from surgery.exporting.flat import FlatModel
+from surgery.exporting.parity import Examiner, Trial, judge
+from surgery.exporting.torchscript import TORCHSCRIPT
 from surgery.inputs import Inputs
-from tests.export.models import convnet
+from tests.exporting.models import convnet
 
 
 def trial(*outputs: Tensor, exact: list[Tensor] | None = None, label: str = "x") -> Trial:

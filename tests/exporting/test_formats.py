@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from surgery.errors import CheckError, InputError
-from surgery.export import Export, export
-from tests.export.models import (
+from surgery.exporting import Export, export
+from tests.exporting.models import (
     BatchOfFour,
     Counter,
     LiveDropout,

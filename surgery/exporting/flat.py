@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from surgery.errors import InputError
-from surgery.export.state import KeptState
+from surgery.exporting.state import KeptState
 from surgery.inputs import Inputs
 
 Path = tuple[str | int, ...]

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from surgery.errors import CheckError, InputError
-from surgery.export.flat import FlatModel
-from surgery.export.parity import LOOSE, NOISES, Examiner, Trial, judge
-from surgery.export.result import Export, Parity
-from surgery.export.shapes import flat_shapes
-from surgery.export.staging import staged
-from surgery.export.state import KeptState, eval_copy
-from surgery.export.table import target_for
-from surgery.export.target import Source, Target, first_line
+from surgery.exporting.flat import FlatModel
+from surgery.exporting.parity import LOOSE, NOISES, Examiner, Trial, judge
+from surgery.exporting.result import Export, Parity
+from surgery.exporting.shapes import flat_shapes
+from surgery.exporting.staging import staged
+from surgery.exporting.state import KeptState, eval_copy
+from surgery.exporting.table import target_for
+from surgery.exporting.target import Source, Target, first_line
 from surgery.inputs import Example, Inputs
 from surgery.progress import stage
 from surgery.version import __version__

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from surgery.errors import CheckError, InputError
-from surgery.export import export
+from surgery.exporting import export
 from surgery.version import __version__
-from tests.export.models import BatchInAFactor, Counter, Scaled, Tokens, convnet
+from tests.exporting.models import BatchInAFactor, Counter, Scaled, Tokens, convnet
 
 
 def test_it_loads_without_this_package_and_says_where_it_comes_from(tmp_path: Path) -> None:

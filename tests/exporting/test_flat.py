@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from surgery.errors import InputError
-from surgery.export.flat import FlatModel
-from surgery.export.shapes import flat_shapes
-from surgery.export.state import KeptState
+from surgery.exporting.flat import FlatModel
+from surgery.exporting.shapes import flat_shapes
+from surgery.exporting.state import KeptState
 from surgery.inputs import Inputs
-from tests.export.models import Counter, Nested, Scaled
+from tests.exporting.models import Counter, Nested, Scaled
 
 X = torch.randn(2, 4)
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from surgery.errors import InputError
-from surgery.export.program import KNOWN, Program, capture
-from surgery.export.quiet import without, without_logs
-from surgery.export.target import Runner, Source, Target, Written, first_line
+from surgery.exporting.program import KNOWN, Program, capture
+from surgery.exporting.quiet import without, without_logs
+from surgery.exporting.target import Runner, Source, Target, Written, first_line
 
 if TYPE_CHECKING:
     import onnx_ir

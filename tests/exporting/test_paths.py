@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from surgery.errors import InputError
-from surgery.export import door, export
-from surgery.export.staging import staged
-from surgery.export.torchscript import TORCHSCRIPT
-from tests.export.models import convnet
+from surgery.exporting import door, export
+from surgery.exporting.staging import staged
+from surgery.exporting.torchscript import TORCHSCRIPT
+from tests.exporting.models import convnet
 
 X = torch.randn(2, 3, 8, 8)
 
@@ -95,7 +95,7 @@ FULL_DISK = """
 import resource, sys, torch
 from pathlib import Path
 from surgery.errors import InputError
-from surgery.export import export
+from surgery.exporting import export
 path = Path(sys.argv[1])
 if path.suffix == ".onnx":
     import onnx, onnxruntime, onnx_ir, onnxscript  # whatever they write on their first import
