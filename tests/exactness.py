@@ -141,7 +141,9 @@ def fingerprint(model: nn.Module) -> str:
             if tensor is None:
                 continue
             raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-            digest.update(repr((name, id(tensor), tuple(tensor.shape), tensor.dtype, tensor.requires_grad)).encode() + raw)
+            digest.update(
+                repr((name, id(tensor), tuple(tensor.shape), tensor.dtype, tensor.requires_grad)).encode() + raw
+            )
     return digest.hexdigest()
 
 
@@ -164,12 +166,16 @@ def shrunk(model: nn.Module, example: Example, **options: Any) -> surgery.Result
     if "keep_masks" in options:
         apply_keep_masks_(masked, options["keep_masks"])
     again = result.plan.mask(masked)
-    assert not [n for n, t in again.state_dict().items() if not torch.equal(t, masked.state_dict()[n])], "mask is no mask"
+    assert not [n for n, t in again.state_dict().items() if not torch.equal(t, masked.state_dict()[n])], (
+        "mask is no mask"
+    )
     assert_exact(masked, result.plan, result.model, example, **judge)
     return result
 
 
-def chosen(model: nn.Module, example: Example, *, keep_ratio: float = 0.5, **judge: Any) -> tuple[surgery.Plan, nn.Module]:
+def chosen(
+    model: nn.Module, example: Example, *, keep_ratio: float = 0.5, **judge: Any
+) -> tuple[surgery.Plan, nn.Module]:
     """Choose, mask, shrink and judge: `(the plan, the slim model)`. What was planned must be what shrink removes."""
     plan = surgery.choose(model, example, keep_ratio=keep_ratio)
     masked = plan.mask(model)

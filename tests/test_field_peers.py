@@ -1,7 +1,7 @@
 """What other tools do to a zeroed checkpoint, and what we owe: one test per kind of net, with parameters counted out.
 
-The nets are those on which they were measured: 973, 869 and 253 parameters. The biases and shifts of the zeroed channels
-are not zero; that is what others lose, or keep at the price of thousands of parameters and of one fixed resolution.
+The nets are as large as those on which they were measured: 973, 869 and 253 parameters. The biases and shifts of the
+zeroed channels are not zero; others lose them, or keep them for thousands of parameters and one fixed resolution.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def sign_(tensor: Tensor | None, positions: list[int], sign: float) -> None:
 
 @pytest.mark.parametrize(("sign", "after"), [(-1.0, 573), (1.0, 573 + 100)], ids=["constants of 0", "carrier"])
 def test_padded_convolutions_with_bias(sign: float, after: int) -> None:
-    """973 -> 573, and one carrier (100 parameters) where the dead channels still say something; others: 2613, or 3.0e-1."""
+    """973 -> 573, and one carrier (100 parameters) where the dead still say something; others: 2613, or 3.0e-1."""
     net = nets.zero_rows_(nets.lively(nets.PaddedPair()), conv1=DEAD)
     sign_(net.conv1.bias, DEAD, sign)
     assert parameters(net) == 973
@@ -107,7 +107,7 @@ def test_a_live_filter_whose_weights_sum_to_zero_is_untouched() -> None:
 
 
 def test_mlp_with_gelu() -> None:
-    """7 -> 16 -> 5 loses 8 hidden units, 8 + 5 parameters each, and their GELU(bias) goes into the next bias; others: 8.8e-1."""
+    """8 of 16 hidden units go, 8 + 5 parameters each, and their GELU(bias) into the next bias; others: 8.8e-1."""
     net = nets.zero_rows_(nets.lively(nets.mlp()), **{"0": range(8)})
     result = shrunk(net, torch.randn(2, 7), shapes=TOKENS)
     assert parameters(result.model) == 213 - 8 * 13
@@ -171,9 +171,7 @@ def test_dead_dims_in_a_layer_norm_stream_are_pinned_with_the_reason() -> None:
 @pytest.mark.parametrize("padding", [0, 1])
 def test_grouped_convolution_with_dead_channels_in_different_places_of_each_group(padding: int) -> None:
     """Each conv group keeps its own positions, inputs and outputs; others: 2.8e-1 to 4.7e-1, or a crash."""
-    net = nets.zero_rows_(
-        nets.lively(nets.Grouped(padding)), before=[0, 1, 5, 6, 8, 11], grouped=[0, 2, 6, 8, 13, 14]
-    )
+    net = nets.zero_rows_(nets.lively(nets.Grouped(padding)), before=[0, 1, 5, 6, 8, 11], grouped=[0, 2, 6, 8, 13, 14])
     if padding:
         sign_(net.before.bias, [0, 1, 5, 6, 8, 11], -1.0)
     result = shrunk(net, nets.image())

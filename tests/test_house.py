@@ -45,6 +45,14 @@ NO_COUNTERPART = {
     "tests/test_found_faults.py": "faults that random nets found, one a test",
     "tests/test_commuting.py": "every op of tests/samples",
     "tests/test_snapshots.py": "printed analyses of tiny nets",
+    "tests/test_field_coats.py": "masks as they come, end to end",
+    "tests/test_field_contracts.py": "what users ask for, end to end",
+    "tests/test_field_models.py": "shapes of models, end to end",
+    "tests/test_field_patterns.py": "patterns of published nets, end to end",
+    "tests/test_field_peers.py": "where other tools are wrong, end to end",
+    "tests/test_real_nets.py": "nets of torchvision, timm and transformers, end to end",
+    "tests/test_traps.py": "counterexamples, end to end",
+    "tests/test_traps_of_structure.py": "counterexamples, end to end",
 }
 """Test files that mirror no module of the package, each with the reason."""
 

@@ -1,7 +1,7 @@
-"""Real nets of many families, random but lively: masked by a plan, layer by layer, or where they are read; shrunk; exact.
+"""Real nets of many families, random but lively: masked by a plan, layer by layer, or where they are read; then shrunk.
 
-Every BatchNorm has a mean of N(0, 0.3) and a variance of U(0.5, 1.5), every bias is random, and weights are rescaled layer by
-layer until the outputs really depend on the input: an error has somewhere to show.
+Every BatchNorm has a mean of N(0, 0.3) and a variance of U(0.5, 1.5), every bias is random, and weights are rescaled
+layer by layer until the outputs really depend on the input: an error has somewhere to show.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.exactness import assert_exact, assert_plain, fingerprint
 
 SHAPES = ((1, 0), (3, 32))
 """Batch 1 at the example's resolution, batch 3 at another one."""
-HEALTHY = 1e-3
+HEALTHY = 3e-4
 """Of a net with half of its channels gone; the dense one is at 1e-2 and above."""
 
 
@@ -147,14 +147,14 @@ def test_masks_made_layer_by_layer(make: Callable[[], nn.Module], share: float, 
     net = scrambled(make(), example)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for name, module in net.named_modules():
+        for module in net.modules():
             if isinstance(module, nn.Conv2d | nn.Linear) and len(module.weight) > 10:
                 rows = torch.randperm(len(module.weight), generator=generator)[: len(module.weight) // 2]
                 module.weight[rows] = 0
     result = surgery.shrink(net, example, prove=False)
     assert result.params_after < 0.9 * result.params_before
     stranded = [group for group in result.plan.groups if group.stranded]
-    assert stranded
+    assert bool(stranded) is (make is not small_densenet), "a concatenation never disagrees, a sum does"
     for group in stranded:
         assert sum(count for _, count in group.blockers) == group.stranded
     assert_exact(net, result.plan, result.model, example, shapes=SHAPES, healthy=1e-5)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 import surgery.rules  # noqa: F401  # fills the rule table
 from surgery.analysis.capture import Program, shapes_of, written_argument
@@ -51,7 +51,9 @@ def _placeholder(program: Program, node: fx.Node) -> Known | None:
     tensor: Tensor | None = program.tensors[name] if name is not None else program.lifted.get(node.name)
     if tensor is None or tensor.is_meta or name in program.mutated:
         return Known.anything(shapes[0])
-    return Known.of(tuple(tensor.shape), tensor.detach().cpu(), torch.zeros([1] * tensor.dim(), dtype=torch.bool))
+    exactly = Known.exactly(tensor.detach().cpu())
+    # parameters were checked when they came in; a buffer may be a mask of infinities
+    return exactly if isinstance(tensor, nn.Parameter) else Known.of(exactly.shape, exactly.value, exactly.varies)
 
 
 def _step(node: fx.Node, env: dict[fx.Node, Any], dtype: torch.dtype) -> Any:

@@ -190,7 +190,8 @@ def unbind(call: Call, input: Value, dim: int = 0) -> tuple[Layout, ...]:
             layout = call.hold(layout, [dim], "unbind makes every position a tensor of its own")
     pieces = []
     for index, shape in enumerate(call.shapes):
-        taken: list[Ids] = [b.take(index if b.shape[dim] > 1 else 0, axis=dim) for b in layout.blocks]
+        at = [index if block.shape[dim] > 1 else 0 for block in layout.blocks]
+        taken = [np.squeeze(b.take([i], axis=dim), dim) for i, b in zip(at, layout.blocks, strict=True)]
         pieces.append(Layout(shape, tuple(taken)))
     return tuple(pieces)
 

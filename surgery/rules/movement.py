@@ -20,6 +20,7 @@ from surgery.known import Known, compressed
 from surgery.layout import Layout, Shape, compress, covered, reshape_groups, reshaped
 from surgery.registry import Rule, rule
 from surgery.rules.pointwise import merge
+from surgery.rules.pointwise import merge
 
 Move = Callable[..., Tensor]
 
@@ -227,7 +228,9 @@ def reshape(call: Call, input: Value, **_: Any) -> Layout:
 
 @rule("aten.view_as.default", "aten.reshape_as.default")
 def reshape_as(call: Call, input: Value, other: Value) -> Layout:
-    """The same elements in the shape of another tensor."""
+    """The same elements in the shape of another tensor; a shape of its own (a module's backward hook) is no move."""
+    if input.shape == other.shape:
+        return merge(call, [input.layout, other.layout], call.shape)
     call.hold_all([input, other], f"{call.name} takes its sizes from another tensor")
     return Layout(call.shape)
 

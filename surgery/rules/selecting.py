@@ -62,12 +62,14 @@ def _known_slice(
 @rule("aten.narrow.default", sizes=("start", "length"), drops=True)
 def narrow(call: Call, input: Value, dim: int, start: int, length: int) -> Layout:
     """`length` positions from `start` on."""
+    start %= input.shape[dim]  # counted from the end, its end may come to 0
     layout: Layout = slice_.couple(call, input, dim, start, start + length)
     return layout
 
 
 @narrow.known
 def _known_narrow(call: KnownCall, input: Known, dim: int, start: int, length: int) -> Known:
+    start %= input.shape[dim]
     known: Known = _known_slice(call, input, dim, start, start + length)
     return known
 

@@ -47,6 +47,15 @@ def test_a_finite_model_passes() -> None:
     check_finite(nn.Linear(2, 2, device="meta"))
 
 
+def test_infinities_are_at_home_in_a_mask() -> None:
+    model = nn.Linear(2, 2)
+    model.register_buffer("causal", torch.full((2, 2), -torch.inf).triu(1))
+    check_finite(model)
+    model.causal[1, 0] = torch.nan
+    with pytest.raises(InputError, match=r"causal \(1 NaN, 1 Inf\)"):
+        check_finite(model)
+
+
 def test_nan_and_inf_are_named() -> None:
     model = net()
     with torch.no_grad():

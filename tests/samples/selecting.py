@@ -34,6 +34,7 @@ SAMPLES = (
         "slice of untracked positions", lambda x, y: (x * y)[:, ::2], {"x": (1, 1, 5), "y": Plain((2, 4, 1))}, free="x2"
     ),
     Sample("narrow", lambda x: A.narrow.default(x, 1, 1, 3), {"x": (2, 6)}, free="x0 x1", found=(0, 1)),
+    Sample("narrow to the end", lambda x: A.narrow.default(x, 1, -3, 3), {"x": (2, 6)}, free="x0 x1", found=()),
     Sample("narrow from the end", lambda x: A.narrow.default(x, -1, -3, 2), {"x": (2, 6)}, free="x0 x1", found=()),
     Sample(
         "select",
