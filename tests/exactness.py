@@ -1,4 +1,4 @@
-"""Our own judge of a cut, which knows nothing of the package's proof: the plan on a float64 copy, and the slim model as is.
+"""Our own judge of a cut, which knows nothing of the package's proof: the plan on a float64 copy, the slim model as is.
 
 Relative errors are max|a - b| over the spread: the largest change of an output element from one input to another.
 """
@@ -29,7 +29,7 @@ Example = Tensor | tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Distance:
-    """Relative errors of a slim model, the masked model's own rounding noise, and its spread over its largest output."""
+    """Relative errors of a slim model, the masked one's own rounding noise, and its spread over its largest output."""
 
     float64: float
     float32: float
@@ -38,7 +38,7 @@ class Distance:
 
 
 def redrawn(example: Example, seed: int, *, batch: int, grow: int = 0) -> tuple[Any, ...]:
-    """Fresh normal values with `batch` in dim 0 and `grow` more in dims 2 and up; whole numbers are kept and repeated."""
+    """Fresh normal values with `batch` in dim 0 and `grow` more in dims 2 and up; whole numbers are repeated."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(tensor: Tensor) -> Tensor:

@@ -90,11 +90,12 @@ class Builder:
         values: Every value so far, on an example batch of 3.
         members, calls: See `RandomNet`.
         zeros: Whether weights are zeroed at all.
-        understood: Leave out steps that pin by design.
+        inplace: Whether steps may write into their operands.
     """
 
     values: list[Tensor]
     zeros: bool = True
+    inplace: bool = True
     members: list[nn.Module] = field(default_factory=list)
     calls: list[Step] = field(default_factory=list)
 
@@ -297,7 +298,7 @@ def _norm(b: Builder, g: Gene) -> None:
 def _activation(b: Builder, g: Gene) -> None:
     wire, n = b.take(g, 4, 3, 2), g.numbers
     c = b.values[wire].shape[1]
-    inplace = n[1] % 4 == 3
+    inplace = n[1] % 4 == 3 and b.inplace
     made = (
         lambda: nn.ReLU(inplace), nn.GELU, lambda: nn.SiLU(inplace), lambda: nn.Hardswish(inplace), nn.Sigmoid, nn.Tanh,
         lambda: nn.LeakyReLU(0.1, inplace), lambda: nn.PReLU(c), nn.PReLU, lambda: nn.ReLU6(inplace), nn.Softplus,
@@ -367,6 +368,8 @@ def _binary(b: Builder, g: Gene) -> None:
         ("mix", lambda x, y: torch.stack((x, y), 1).sum(1)), ("lerp", lambda x, y: torch.lerp(x, y, 0.3)),
     ]  # fmt: skip
     name, function = _pick(table, n[0])
+    if name == "add_" and not b.inplace:
+        raise Skip
     b.call(g, steps.Apply(name, function), wire, other)
 
 
@@ -519,8 +522,9 @@ def _again(b: Builder, g: Gene) -> None:
     tried = [i for i, m in enumerate(b.members) if any(True for _ in m.parameters())]
     if not tried:
         raise Skip
-    module = b.members[_pick(tried[::-1], g.numbers[0])]
-    b.call(g, module, b.take(g, 4, 3, 2), fresh=False)
+    member = _pick(tried[::-1], g.numbers[0])
+    rank = next(b.values[wires[0]].dim() for index, wires, _ in b.calls if index == member)
+    b.call(g, b.members[member], b.take(g, rank), fresh=False)
 
 
 def _tied(b: Builder, g: Gene) -> None:
@@ -560,6 +564,10 @@ NOTHING = "nothing"
 OFTEN = ("conv", "norm", "activation", "conv", "residual", "conv", "norm", "activation")
 
 
+INPUTS = (((4, 8, 8),), ((3, 8, 8), (6, 8, 8)), ((4, 8, 8), (1, 8, 8)), ((6, 8, 8), (5,)), ((4, 12),), ((1, 8, 8),))
+"""Shapes of the inputs, without the batch."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What a net is built from."""
@@ -571,10 +579,18 @@ class Recipe:
 
     def net(self, *, zeros: bool = True) -> tuple[RandomNet, tuple[Tensor, ...]]:
         """The net, in eval mode, and example inputs of batch 2."""
+        net, drawn = self._built(zeros, inplace=True)
+        inputs = tuple(x[:2].clone() for x in drawn)
+        try:
+            net(*inputs)
+        except RuntimeError:  # autograd forbids some writes into views, and so does torch.export
+            net, _ = self._built(zeros, inplace=False)
+        return net, tuple(x[:2].clone() for x in drawn)
+
+    def _built(self, zeros: bool, *, inplace: bool) -> tuple[RandomNet, list[Tensor]]:
         generator = torch.Generator().manual_seed(11)
-        shapes = _pick((((4, 8, 8),), ((3, 8, 8), (6, 8, 8)), ((4, 8, 8), (1, 8, 8)), ((6, 8, 8), (5,)), ((4, 12),), ((1, 8, 8),)), self.inputs)
-        drawn = [torch.randn(3, *shape, generator=generator) for shape in shapes]
-        builder = Builder([x.clone() for x in drawn], zeros=zeros)
+        drawn = [torch.randn(3, *shape, generator=generator) for shape in _pick(INPUTS, self.inputs)]
+        builder = Builder([x.clone() for x in drawn], zeros, inplace)
         for gene in self.genes:
             try:
                 if gene.kind != NOTHING:
@@ -583,8 +599,7 @@ class Recipe:
                 continue
         returns = _returns(builder, self)
         form = _pick(("tensor", "tuple", "dict"), self.outputs) if len(returns) == 1 else _pick(("tuple", "dict"), self.outputs)
-        net = RandomNet(builder.members, builder.calls, returns, form)
-        return net.eval(), tuple(x[:2].clone() for x in drawn)
+        return RandomNet(builder.members, builder.calls, returns, form).eval(), drawn
 
 
 def _returns(b: Builder, recipe: Recipe) -> tuple[int, ...]:
@@ -592,18 +607,26 @@ def _returns(b: Builder, recipe: Recipe) -> tuple[int, ...]:
     latest = len(b.values) - 1
     gene = Gene("linear", seed=recipe.head)
     if recipe.head % 4 != 3 or not b.members:
-        if recipe.head % 4 == 2 and b.values[-1].dim() == 4:
-            b.call(gene, nn.Conv2d(b.values[-1].shape[1], 3, 1), latest)
-        else:
-            if b.values[-1].dim() == 4:
-                b.call(gene, nn.AdaptiveAvgPool2d(1), latest)
-            if b.values[-1].dim() > 2:
-                b.call(gene, steps.Apply("flatten", lambda x: x.flatten(1) if x.dim() == 4 else x.mean(2)), len(b.values) - 1)
-            b.call(gene, nn.Linear(b.values[-1].shape[1], 5), len(b.values) - 1)
+        try:
+            _head(b, gene, latest, dense=recipe.head % 4 != 2)
+        except Skip:
+            pass
     found = [len(b.values) - 1]
     if recipe.outputs % 6 > 2 and latest > 0:
         found.append(latest - recipe.outputs % latest)
     return tuple(dict.fromkeys(found))
+
+
+def _head(b: Builder, gene: Gene, latest: int, *, dense: bool) -> None:
+    rank = b.values[latest].dim()
+    if rank == 4 and not dense:
+        b.call(gene, nn.Conv2d(b.values[latest].shape[1], 3, 1), latest)
+        return
+    if rank == 4:
+        b.call(gene, nn.AdaptiveAvgPool2d(1), latest)
+    if rank > 2:
+        b.call(gene, steps.Apply("flatten", lambda x: x.flatten(1) if x.dim() == 4 else x.mean(2)), len(b.values) - 1)
+    b.call(gene, nn.Linear(b.values[-1].shape[1], 5), len(b.values) - 1)
 
 
 def genes() -> st.SearchStrategy[Gene]:

@@ -1,4 +1,4 @@
-"""Masks come in many coats; shrink sees the same zeros in each, gives the same slim model, and leaves the coat alone."""
+"""Masks come in many coats: shrink sees the same zeros in each, gives the same slim model, leaves the coat alone."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import fx
@@ -37,10 +38,12 @@ def _inline_(program: fx.GraphModule, node: fx.Node) -> None:
     copies: dict[fx.Node, fx.Node] = dict(zip(places, node.args[at + 1 :], strict=True))  # type: ignore[arg-type]
     with graph.inserting_before(node):
         returned = graph.graph_copy(body.graph, copies)
-    outputs = returned if isinstance(returned, tuple | list) else (returned,)
+    outputs: list[Any] = list(returned) if isinstance(returned, tuple | list) else [returned]
     for user in list(node.users):
         assert user.target is operator.getitem, "a region hands out a tuple"
-        user.replace_all_uses_with(outputs[user.args[1]])
+        index = user.args[1]
+        assert isinstance(index, int), "and each output is named by its number"
+        user.replace_all_uses_with(outputs[index])
         graph.erase_node(user)
     graph.erase_node(node)
     if not attribute.users:

@@ -45,20 +45,23 @@ class _DiffersError(LedgerError):
 
 
 class _Inherited(Ledger):
-    """A ledger whose fresh ids are the survivors of those that the first run made, in the same order."""
+    """A ledger whose fresh ids are the survivors of those that the first run made at the same op, in the same order."""
 
-    def __init__(self, coupling: Coupling, alive: Bools) -> None:
+    def __init__(self, coupling: Coupling, alive: Bools, twin: dict[str, fx.Node]) -> None:
         super().__init__(n_ids=coupling.channel_of.size)
-        self.coming = iter(coupling.anonymous)
-        self.alive = alive
+        self.twin = twin
+        self.coming: dict[str, list[Ids]] = {}
+        for node, ids in coupling.anonymous:
+            self.coming.setdefault(node, []).append(ids[alive[ids]])
 
-    def fresh(self, size: int) -> Ids:
-        """The surviving ids of the next anonymous axis."""
-        _, ids = next(self.coming, ("", np.empty(0, np.int64)))
-        left = ids[self.alive[ids]]
-        if left.size != size:
-            raise _DiffersError(f"{size} new channels where the plan has {left.size}")
-        return left
+    def inherited(self, node: str, size: int) -> Ids:
+        """The surviving ids of the next axis that the op made; a channel that is alone now had others beside it."""
+        coming = self.coming.get(self.twin[node].name, [])
+        if coming and coming[0].size == size:
+            return coming.pop(0)
+        if size == 1:
+            return self.scratch(1)
+        raise _DiffersError(f"{size} new channels where the plan has {coming[0].size if coming else 0}")
 
     def scratch(self, size: int) -> Ids:
         """Ids that stand for nothing: the inner dim of a grouped weight."""
@@ -68,6 +71,12 @@ class _Inherited(Ledger):
 
 class _Rechecked(Call):
     """A call on the slim program: what says that channels go together, but not that they are the same, is left out."""
+
+    ledger: _Inherited
+
+    def fresh(self, size: int) -> Ids:
+        """The units that the same op made in the first run."""
+        return self.ledger.inherited(self.node, size)
 
     def tie(self, a: Ids, b: Ids) -> None:
         """Units that meet. Those on the two sides of a convolution that the cut made depthwise do not."""
@@ -140,7 +149,7 @@ def _ids_differ(
     program: Program, coupling: Coupling, alive: Bools, after: Program, twin: dict[str, fx.Node]
 ) -> Mismatch | None:
     alive_ids = alive[coupling.channel_of]
-    ledger = _Inherited(coupling, alive_ids)
+    ledger = _Inherited(coupling, alive_ids, twin)
 
     def place(name: str, shape: tuple[int, ...], _: Ledger) -> Layout:
         blocks = []
@@ -210,7 +219,7 @@ def _same_units(channel: Ids, left: Ids, found: Ids) -> bool:
 
 
 def _from_traceback(program: Program, slim: nn.Module, error: CaptureError) -> Mismatch:
-    """The module whose code raised, and the ops of that very line: the innermost frame of one of the model's modules."""
+    """The module whose code raised and the ops of that very line: the innermost frame of one of the model's modules."""
     paths = {id(module): path for path, module in slim.named_modules()}
     trace = error.__cause__.__traceback__ if error.__cause__ is not None else None
     module, line = "", ""

@@ -107,7 +107,8 @@ def uneven(
         for layout in value if isinstance(value, tuple) else (value,) if value is not None else ():
             for block in layout.blocks:
                 old = block.size
-                if len(covered(block)) > 1 or not _writes_sizes(node, {old: 0}) or not any(_matching(model, path, {old: 0})):
+                named = _writes_sizes(node, {old: 0}) and any(_matching(model, path, {old: 0}))
+                if len(covered(block)) > 1 or not named:
                     continue
                 ids = coupling.channel_of[block.ravel()]
                 channels.setdefault((path, old), []).append(ids)

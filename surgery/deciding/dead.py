@@ -45,22 +45,32 @@ class Decision:
         alive: Channels that stay, `[n_channels]`.
         reason: Index into `reasons` for every channel that stays, -1 for those that go, `[n_channels]`.
         reasons: The sentences.
+        heard: Channels that stay and whose values matter, `[n_channels]`. One that only fills a rectangle, and that
+            nobody reads, may come out as anything: what it reads itself need not stay.
         carriers: By reading (its index), the carriers there.
     """
 
     alive: Bools
     reason: Ids
+    heard: Bools
     reasons: list[str] = field(default_factory=list)
     carriers: dict[int, list[Carrier]] = field(default_factory=dict)
 
-    def keep(self, channels: Ids, why: str) -> bool:
-        """Mark channels as staying; True if any of them was not already."""
+    def keep(self, channels: Ids, why: str, *, filling: bool = False) -> bool:
+        """Mark channels as staying (`filling` rectangles only); True if any of them was not already."""
         new = np.unique(channels[~self.alive[channels]])
         if new.size == 0:
             return False
         self.alive[new] = True
+        self.heard[new] = not filling
         self.rename(new, why)
         return True
+
+    def listen(self, channels: Ids) -> bool:
+        """Someone reads these channels: the values of those that stay matter. True if that is new for any."""
+        new = channels[self.alive[channels] & ~self.heard[channels]]
+        self.heard[new] = True
+        return bool(new.size)
 
     def rename(self, channels: Ids, why: str) -> None:
         """Give channels another reason."""
@@ -111,7 +121,8 @@ def decide(
         kept: Channels that must stay for other reasons, each with its sentence.
     """
     coupling = case.coupling
-    decision = Decision(np.zeros(coupling.n_channels, bool), np.full(coupling.n_channels, -1, np.int64))
+    none = np.zeros(coupling.n_channels, bool)
+    decision = Decision(none.copy(), np.full(coupling.n_channels, -1, np.int64), none.copy())
     for index in np.unique(coupling.pin_of[coupling.pin_of >= 0]):
         pin = coupling.pins[index]
         held = np.flatnonzero(coupling.pin_of == index)
@@ -164,11 +175,13 @@ def _read(case: Case, decision: Decision) -> None:
     while changed:
         changed = False
         for reading in case.readings:
-            if decision.alive[reading.channels].all():
+            if decision.heard[reading.channels].all():
                 continue
-            blocked = reading.read_by(decision.alive) & ~reading.foldable
+            read = reading.read_by(decision.heard)
+            blocked = read & ~reading.foldable
             if blocked.any():
                 changed |= _take_back(case, decision, reading, blocked)
+            changed |= decision.listen(reading.channels[read])
 
 
 def _take_back(case: Case, decision: Decision, reading: Reading, blocked: Bools) -> bool:
@@ -187,17 +200,24 @@ def _fill(case: Case, decision: Decision) -> bool:
     """Keep what rectangles ask for; True if anything was kept.
 
     The last rectangles come first, and what their channels read is taken back before the next is looked at: it may be
-    just what that one asks for.
+    just what that one asks for. That a layer needs one channel comes last, for then it often has one.
     """
     changed = False
     again = True
     while again:
         again = False
-        for uniform in reversed(case.coupling.uniforms):
-            if _fill_rows(case, decision, uniform):
+        for uniform in case.coupling.uniforms[::-1]:
+            if not _single(uniform) and _fill_rows(case, decision, uniform):
                 _read(case, decision)
                 again = changed = True
+    for uniform in case.coupling.uniforms[::-1]:
+        if _single(uniform) and _fill_rows(case, decision, uniform):
+            return True
     return changed
+
+
+def _single(uniform: Uniform) -> bool:
+    return all(array.shape[0] == 1 for array in uniform.arrays)
 
 
 def _fill_rows(case: Case, decision: Decision, uniform: Uniform) -> bool:
@@ -216,7 +236,7 @@ def _fill_rows(case: Case, decision: Decision, uniform: Uniform) -> bool:
             picked = gone & (gone.cumsum(1) <= need[:, None])
             only_one = here.shape[0] == 1
             why = "kept, for a layer needs at least one channel" if only_one else "kept, so that all rows are as long"
-            changed |= decision.keep(ids[picked], f"{why} ({case.where(uniform.node)})")
+            changed |= decision.keep(ids[picked], f"{why} ({case.where(uniform.node)})", filling=True)
     return changed
 
 
@@ -256,7 +276,8 @@ def _carrier(case: Case, decision: Decision, index: int, conv_group: int, folded
     fit = constant & (np.abs(value) >= MIN_CARRIER_RATIO * largest) & (drift <= MAX_CARRIER_DRIFT) & (value != 0)
     staying = fit & decision.alive[channels]
     if staying.any():
-        return False, int(np.flatnonzero(staying)[np.abs(value[staying]).argmax()])
+        best = np.flatnonzero(staying)[np.abs(value[staying]).argmax()]
+        return decision.listen(channels[[best]]), int(best)
     place = case.where(reading.use.node)
     if not (fit & folded).any():
         why = f"a constant that is too uncertain in the run-time precision to be carried over {place}'s border"
@@ -309,4 +330,5 @@ def _round(case: Case, decision: Decision, round_to: int) -> bool:
     gone = gone[order]
     starts = np.searchsorted(groups[gone], np.arange(n_groups))
     rank = np.arange(gone.size) - starts[groups[gone]]
-    return decision.keep(gone[rank < need[groups[gone]]], f"kept, so that the width is a multiple of {round_to}")
+    why = f"kept, so that the width is a multiple of {round_to}"
+    return decision.keep(gone[rank < need[groups[gone]]], why, filling=True)

@@ -64,7 +64,7 @@ def _atoms(coupling: Coupling) -> tuple[Ids, Ids]:
         arrays = [coupling.channel_of[array] for array in uniform.arrays]
         if arrays[0].shape[0] == 1:
             continue
-        salts = generator.integers(1, 2**61, arrays[0].shape[0])
+        salts: Ids = generator.integers(1, 2**61, size=(arrays[0].shape[0],), dtype=np.int64)
         marks = [_rows_of(channels, salts) for channels in arrays if channels.shape[1] > 1]
         lonely = any(channels.shape[1] == 1 for channels in arrays)
         if not uniform.rows_stay and marks and (lonely or _crosses(coupling, label, marks)):

@@ -48,7 +48,7 @@ def like(call: Call, input: Value, **_: Any) -> Layout:
 def _known_like(
     call: KnownCall, input: Known, fill_value: float | None = None, dtype: torch.dtype | None = None, **_: Any
 ) -> Known:
-    number = {"zeros_like": 0.0, "ones_like": 1.0, "full_like": fill_value}.get(str(call.target).split(".")[1])
+    number = {"zeros": 0.0, "ones": 1.0, "full": fill_value}.get(_filling(call.target))
     if number is None:
         return Known.anything(call.shape)
     if dtype is None:
@@ -58,3 +58,28 @@ def _known_like(
     ones = [1] * len(call.shape)
     value = torch.full(ones, number, dtype=call.dtype if dtype.is_floating_point else dtype)
     return Known.of(call.shape, value, torch.zeros(ones, dtype=torch.bool))
+
+
+def _filling(target: Any) -> str:
+    """`zeros` of `zeros_like` and of `new_zeros`."""
+    return str(target).split(".")[1].removesuffix("_like").removeprefix("new_")
+
+
+@rule(
+    "aten.new_zeros.default",
+    "aten.new_ones.default",
+    "aten.new_full.default",
+    "aten.new_empty.default",
+    drops=True,
+    sizes=("size",),
+)
+def new(call: Call, input: Value, **_: Any) -> Layout:
+    """A fresh tensor of the dtype of another, of a size that the code knows."""
+    call.accounted += input.layout.blocks
+    return Layout(call.shape)
+
+
+@new.known
+def _known_new(call: KnownCall, input: Known, **settings: Any) -> Known:
+    filled: Known = _known_like(call, input, **settings)
+    return filled

@@ -117,7 +117,15 @@ def _pieces(call: Call, value: Value, dim: int, *, equal: bool) -> tuple[Layout,
     parts = [np.split(b, stops, dim) if b.shape[dim] > 1 else [b] * len(call.shapes) for b in layout.blocks]
     if (block := layout.block_of(dim)) is not None:
         rows_apart(call, np.split(block, stops, dim), dim)
-    return tuple(Layout(shape, tuple(p[i] for p in parts)) for i, shape in enumerate(call.shapes))
+    return tuple(Layout(shape, without_lone(call, [p[i] for p in parts])) for i, shape in enumerate(call.shapes))
+
+
+def without_lone(call: Call, blocks: Sequence[Ids]) -> tuple[Ids, ...]:
+    """The blocks but for single positions, which carry no id on: what they are taken from cannot lose them."""
+    for block in blocks:
+        if block.size == 1:
+            call.pin(block, f"{call.name} takes a position alone")
+    return tuple(block for block in blocks if block.size > 1)
 
 
 def _even(call: Call, dim: int) -> bool:
@@ -192,7 +200,7 @@ def unbind(call: Call, input: Value, dim: int = 0) -> tuple[Layout, ...]:
     for index, shape in enumerate(call.shapes):
         at = [index if block.shape[dim] > 1 else 0 for block in layout.blocks]
         taken = [np.squeeze(b.take([i], axis=dim), dim) for i, b in zip(at, layout.blocks, strict=True)]
-        pieces.append(Layout(shape, tuple(taken)))
+        pieces.append(Layout(shape, without_lone(call, taken)))
     return tuple(pieces)
 
 

@@ -20,7 +20,6 @@ from surgery.known import Known, compressed
 from surgery.layout import Layout, Shape, compress, covered, reshape_groups, reshaped
 from surgery.registry import Rule, rule
 from surgery.rules.pointwise import merge
-from surgery.rules.pointwise import merge
 
 Move = Callable[..., Tensor]
 

@@ -141,14 +141,14 @@ def _known_copy(call: KnownCall, input: Known, src: Known, non_blocking: bool = 
     return src.map(lambda array: array.reshape(lead + tuple(array.shape)), call.shape)
 
 
-@rule("aten.fill.Scalar")
-def fill(call: Call, input: Value, value: float) -> Layout:
+@rule("aten.fill.Scalar", "aten.zero.default")
+def fill(call: Call, input: Value, value: float = 0.0) -> Layout:
     """One number everywhere."""
     return input.layout
 
 
 @fill.known
-def _known_fill(call: KnownCall, input: Known, value: float) -> Known:
+def _known_fill(call: KnownCall, input: Known, value: float = 0.0) -> Known:
     ones = [1] * len(call.shape)
     return Known.of(call.shape, torch.full(ones, value, dtype=call.dtype), torch.zeros(ones, dtype=torch.bool))
 

@@ -12,7 +12,7 @@ from surgery.calls import Call, KnownCall, Value
 from surgery.known import Known
 from surgery.layout import Layout
 from surgery.registry import rule
-from surgery.rules.joining import rows_apart
+from surgery.rules.joining import rows_apart, without_lone
 from surgery.rules.movement import moved
 
 
@@ -42,7 +42,8 @@ def slice_(
             layout = call.hold(layout, [dim], "slice takes every n-th position")
     elif block is not None:
         rows_apart(call, np.split(block, [first, last], dim), dim)
-    return moved(call, layout, call.shape, lambda a: a if a.shape[dim] == 1 else _sliced(a, dim, first, last, step))
+    taken = moved(call, layout, call.shape, lambda a: a if a.shape[dim] == 1 else _sliced(a, dim, first, last, step))
+    return Layout(call.shape, without_lone(call, taken.blocks))
 
 
 def _sliced(array: Tensor, dim: int, first: int, last: int, step: int) -> Tensor:

@@ -48,6 +48,14 @@ LOOKING = (
 )
 
 FRESH = (
+    Sample(
+        "new_zeros",
+        lambda x: x + x.new_zeros(2, 1, 1) + x.new_ones(1) + x.new_full((6,), 0.5) + 0 * x.new_empty((1, 1)),
+        {"x": (2, 5, 6)},
+        free="x1",
+        held=("add meets an operand whose dim 0 cannot shrink", "add meets an operand whose dim 2 cannot shrink"),
+        found=(0, 1, 2),
+    ),
     Sample("zeros_like", torch.zeros_like, {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),
     Sample("ones_like", torch.ones_like, {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),
     Sample("full_like", lambda x: torch.full_like(x, 0.3), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),

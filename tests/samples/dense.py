@@ -130,6 +130,20 @@ WITH_A_WEIGHT = (
         held=("addmm of these shapes has no rule yet",),
     ),
     Sample(
+        "linear with weights joined in forward",
+        lambda x, w, v: F.linear(x, torch.cat([w, v])),
+        {"x": (2, 6), "w": (5, 6), "v": (3, 6)},
+        free="x0 x1 w0 w1 v0 v1",
+        found=(0, 1, 2),
+        sparse={"w": rows(5, 6)},
+    ),
+    Sample(
+        "linear with a low-rank change of its weight",
+        lambda x, w, p, q: F.linear(x, w + p @ q),
+        {"x": (2, 6), "w": (5, 6), "p": (5, 3), "q": (3, 6)},
+        free="x0 x1 w0 w1 p0 p1 q0 q1",
+    ),
+    Sample(
         "matmul with a matrix",
         torch.matmul,
         {"x": (2, 3, 6), "w": (6, 5)},

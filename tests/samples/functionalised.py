@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tests.samples.sample import Plain, Sample
@@ -14,6 +15,13 @@ def written(x: Tensor, y: Tensor, at: slice) -> Tensor:
     """`x` with `y` written over some of its channels, through a view."""
     copy = x.clone()
     copy[:, at] = y
+    return copy * 1
+
+
+def added(x: Tensor, y: Tensor, at: slice) -> Tensor:
+    """`x` with `y` added to some of its channels, through a view."""
+    copy = x.clone()
+    copy[:, at].add_(y)
     return copy * 1
 
 
@@ -64,6 +72,27 @@ SAMPLES = (
         {"x": (2, 6, 5), "y": (2, 3, 5)},
         free="x0 x1 x2 y0 y1 y2",
         found=(0,),
+    ),
+    Sample(
+        "a sum into a view, in place",
+        lambda x, y: added(x, y, slice(1, 4)),
+        {"x": (2, 6, 5), "y": (3, 1)},
+        free="x0 x1 x2 y0",
+        found=(0, 1, 2),
+        sparse={"y": torch.ones(3, 1, dtype=torch.float64)},
+    ),
+    Sample(
+        "batch_norm before a write through a view",
+        lambda x, m, v: added(F.batch_norm(x, m, v), m[:3, None], slice(0, 3)),
+        {"x": (2, 6, 5), "m": (6,), "v": torch.arange(6, dtype=torch.float64) + 1},
+        free="x0 x1 x2 m0 v0",
+        found=(0, 1, 2),
+    ),
+    Sample(
+        "a parameter that is written in forward",
+        lambda x, y: x.mul_(2) + y,
+        {"x": (2, 6), "y": (2, 1)},
+        held=("x is written in forward",),
     ),
     Sample(
         "select_scatter",

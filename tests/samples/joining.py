@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tests.samples.sample import Plain, Sample
+from tests.samples.sample import PATTERN, Plain, Sample
 
 A = torch.ops.aten
 ONES = torch.ones(2, 3, 5, dtype=torch.float64)
@@ -68,6 +68,27 @@ JOINING = (
         {"x": (3, 10), "y": (3, 20)},
         free="x0 x1 y0 y1",
     ),
+    Sample(
+        "cat of a class token and tokens",
+        lambda x, c: torch.cat([c.expand(2, -1, -1), x], 1),
+        {"x": (2, 4, 6), "c": (1, 1, 6)},
+        free="x1 x2 c2",
+        held=("cat meets an operand whose dim 0", "cat lays it beside other channels, and its size cannot change"),
+        found=(),
+        pattern="x2",
+        along=2,
+    ),
+    Sample(
+        "cat of a class token that is as the tokens are",
+        lambda x, c: torch.cat([c.expand(1, -1, -1), x], 1),
+        {"x": (1, 4, 6), "c": (1, 1, 6)},
+        free="x1 x2 c2",
+        held=("cat lays it beside other channels, and its size cannot change",),
+        found=(0, 1, 2),
+        pattern="x2",
+        along=2,
+        sparse={"c": torch.tensor([*PATTERN, 1, 1, 1], dtype=torch.float64).reshape(1, 1, 6)},
+    ),
     Sample("concat", lambda x, y: A.concat.default([x, y], 1), {"x": (2, 6), "y": (2, 3)}, free="x0 x1 y0 y1"),
     Sample(
         "concatenate", lambda x, y: A.concatenate.default([x, y], 1), {"x": (2, 6), "y": (2, 3)}, free="x0 x1 y0 y1"
@@ -107,7 +128,7 @@ PIECES = (
         {"x": (2, 18)},
         free="x0 x1",
     ),
-    Sample("split_with_sizes", lambda x: x.split([2, 1, 4], 1), {"x": (3, 7, 5)}, free="x0 x1:6 x2", found=(0, 1)),
+    Sample("split_with_sizes", lambda x: x.split([2, 1, 4], 1), {"x": (3, 7, 5)}, free="x0 x1:6 x2", held=("split_with_sizes takes",), found=(0, 1)),
     Sample("split.sizes", lambda x: A.split.sizes(x, [2, 4], -1), {"x": (3, 6)}, free="x0 x1", found=(0, 1)),
     Sample(
         "split, one part goes its own way",
@@ -115,6 +136,13 @@ PIECES = (
         {"x": (3, 7, 4), "w": (2, 2, 1)},
         free="x0 x1 w0 w1",
         held=("conv1d slides over it", "cat meets an operand whose dim 2 cannot shrink"),
+    ),
+    Sample(
+        "split, one part is a single channel",
+        lambda x, w: torch.conv1d(x.split([2, 1, 4], 1)[1], w),
+        {"x": (3, 7, 5), "w": (4, 1, 3)},
+        free="x0 x1:6 w0",
+        held=("split_with_sizes takes a position alone", "conv1d slides over it", "a convolution's kernel"),
     ),
     Sample("unbind", lambda x: x.view(3, 2, 4).unbind(1), {"x": (3, 8)}, free="x0 x1", found=(0, 1, 2)),
     Sample(

@@ -109,6 +109,12 @@ VIEWS = (
         along=2,
     ),
     Sample(
+        "copies of heads for grouped queries",
+        lambda x: x.view(3, 2, 1, 4).expand(3, 2, 5, 4).reshape(3, 40),
+        {"x": (3, 8)},
+        free="x0 x1",
+    ),
+    Sample(
         "channel shuffle by views",
         lambda x: x.view(2, 3, 4, 5).transpose(1, 2).reshape(2, 12, 5),
         {"x": (2, 12, 5)},

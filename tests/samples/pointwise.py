@@ -115,6 +115,15 @@ MEETING = (
     ),
     Sample("add with a factor", lambda x, y: torch.add(x, y, alpha=3), {"x": (2, 5), "y": (1, 5)}, free="x0 x1 y1"),
     Sample(
+        "add a positional embedding",
+        lambda x, p: x + p,
+        {"x": (2, 4, 6), "p": (1, 4, 6)},
+        free="x0 x1 x2 p1 p2",
+        found=(),
+        pattern="x2",
+        along=2,
+    ),
+    Sample(
         "mul, one side 0",
         lambda x, y: x * y,
         {"x": (2, 6, 5), "y": (2, 6, 1)},
@@ -251,6 +260,7 @@ SAME = (
         pattern="x0",
         found=(0, 1, 2),
     ),
+    Sample("zero in place", lambda x: x.clone().zero_(), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),
     Sample("fill in place", lambda x: x.clone().fill_(3), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2, 3, 4, 5)),
 )
 

@@ -106,6 +106,20 @@ OVER_CHANNELS = (
         free="x0 x1:2",
         found=(),
     ),
+    Sample(
+        "attention over space (CBAM)",
+        lambda x, w: x * torch.conv2d(torch.cat([x.mean(1, True), x.amax(1, True)], 1), w, padding=1).sigmoid(),
+        {"x": (2, 6, 3, 5), "w": (1, 2, 3, 3)},
+        free="x0",
+        held=("mean runs", "amax runs", "conv2d slides", "conv2d meets", "mul meets", "a convolution's kernel"),
+    ),
+    Sample(
+        "attention over channels by a convolution (ECA)",
+        lambda x, w: x * torch.conv1d(x.mean((2, 3))[:, None], w, padding=1).sigmoid().transpose(1, 2)[..., None],
+        {"x": (2, 6, 3, 5), "w": (1, 1, 3)},
+        free="x0",
+        held=("mean runs", "conv1d slides over it", "a convolution's kernel", "mul meets"),
+    ),
     Sample("softmax over columns", lambda x: x.view(3, 2, 4).softmax(2), {"x": (3, 8)}, free="x0 x1:2"),
     Sample("softmax over rows", lambda x: x.view(3, 2, 4).softmax(1), {"x": (3, 8)}, free="x0 x1:4"),
 )

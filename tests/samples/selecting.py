@@ -13,6 +13,16 @@ SAMPLES = (
     Sample("slice", lambda x: x[:, 1:4], {"x": (2, 6, 5)}, free="x0 x1 x2", found=(0, 1)),
     Sample("slice from the end", lambda x: x[:, -4:-1], {"x": (2, 6, 5)}, free="x0 x1 x2", found=(0,)),
     Sample("slice past the end", lambda x: x[:, 2:100], {"x": (2, 6, 5)}, free="x0 x1 x2", found=(0,)),
+    Sample(
+        "slice of one position",
+        lambda x, w: torch.conv1d(x[:, 2:3], w),
+        {"x": (2, 6, 5), "w": (4, 1, 3)},
+        free="x0 w0",
+        held=("slice takes a position alone", "conv1d slides over it", "a convolution's kernel"),
+    ),
+    Sample("slice of a row alone", lambda x: x.view(3, 2, 4)[:, 1:2], {"x": (3, 8)}, free="x0 x1"),
+    Sample("slice of every other row", lambda x: x.view(3, 4, 2)[:, ::2], {"x": (3, 8)}, free="x0 x1:4"),
+    Sample("slice of every other column", lambda x: x.view(3, 2, 4)[:, :, ::2], {"x": (3, 8)}, free="x0 x1:4"),
     Sample("slice of everything", lambda x: A.slice.Tensor(x, 1), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),
     Sample(
         "slice apart and cat again",
