@@ -29,14 +29,11 @@ class Inputs:
         Raises:
             InputError: `example_inputs` is neither a tensor nor a tuple or list, or holds no tensor at all.
         """
-        if isinstance(example_inputs, Tensor):
-            example_inputs = (example_inputs,)
-        if not isinstance(example_inputs, tuple | list):
-            kind = type(example_inputs).__name__
-            raise InputError(
-                f"example_inputs is a {kind}", "pass a tensor, or a tuple of the model's positional inputs"
-            )
-        inputs = Inputs(tuple(example_inputs), dict(example_kwargs or {}))
+        given: Any = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
+        if not isinstance(given, tuple | list):
+            fact = f"example_inputs is a {type(given).__name__}"
+            raise InputError(fact, "pass a tensor, or a tuple of the model's positional inputs")
+        inputs = Inputs(tuple(given), dict(example_kwargs or {}))
         if not inputs.tensors():
             raise InputError("the example inputs hold no tensor", "pass at least one tensor as the model receives it")
         return inputs

@@ -35,12 +35,6 @@ BAD_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 NO_COUNTERPART = {
     "tests/test_house.py": "reads the files, not the package",
     "tests/test_readme.py": "runs the examples of README.md",
-    "tests/test_field_peers.py": "masked nets on which other tools are wrong",
-    "tests/test_field_coats.py": "masks in every coat, end to end",
-    "tests/test_field_patterns.py": "patterns that users of other tools report",
-    "tests/test_field_contracts.py": "what users may rely on, end to end",
-    "tests/test_traps.py": "counterexamples to careless surgery, one a test",
-    "tests/test_real_nets.py": "real nets, end to end",
     "tests/test_random_nets.py": "random nets, end to end",
     "tests/test_found_faults.py": "faults that random nets found, one a test",
     "tests/test_commuting.py": "every op of tests/samples",

@@ -196,7 +196,9 @@ def test_every_stored_analysis_is_of_a_net_here() -> None:
 def test_the_columns_add_up(name: str) -> None:
     analysis = analysis_of(name)
     text = printed(analysis)
-    headline = re.match(r"(\d+) channels in (\d+) groups; (\d+) are free to go, on ([\d.]+) % of the parameters\n", text)
+    headline = re.match(
+        r"(\d+) channels in (\d+) groups; (\d+) are free to go, on ([\d.]+) % of the parameters\n", text
+    )
     assert headline is not None
     channels, groups, free = (int(headline[i]) for i in (1, 2, 3))
     rows = re.findall(r"^  \S+: (\d+) channels, (\d+) free, (\d+) dead, on (\d+) axes$", text, re.MULTILINE)

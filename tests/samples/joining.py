@@ -128,7 +128,14 @@ PIECES = (
         {"x": (2, 18)},
         free="x0 x1",
     ),
-    Sample("split_with_sizes", lambda x: x.split([2, 1, 4], 1), {"x": (3, 7, 5)}, free="x0 x1:6 x2", held=("split_with_sizes takes",), found=(0, 1)),
+    Sample(
+        "split_with_sizes",
+        lambda x: x.split([2, 1, 4], 1),
+        {"x": (3, 7, 5)},
+        free="x0 x1:6 x2",
+        held=("split_with_sizes takes",),
+        found=(0, 1),
+    ),
     Sample("split.sizes", lambda x: A.split.sizes(x, [2, 4], -1), {"x": (3, 6)}, free="x0 x1", found=(0, 1)),
     Sample(
         "split, one part goes its own way",

@@ -60,13 +60,22 @@ class Run:
         program, coupling: The sample's.
         values: The operands by name (parameters), the plain inputs under their placeholders' names.
         alive: The channels that stay.
-        without: Run it on what stays; otherwise on everything, the contracted units that go set to zero.
+        without: Run it on what stays; otherwise on everything, the contracted units that go set to `fill`.
+        fill: The number that contracted units are set to.
     """
 
     def __init__(
-        self, program: Program, coupling: Coupling, values: Mapping[str, Tensor], alive: Bools, *, without: bool
+        self,
+        program: Program,
+        coupling: Coupling,
+        values: Mapping[str, Tensor],
+        alive: Bools,
+        *,
+        without: bool,
+        fill: float = 0.0,
     ) -> None:
         self.program, self.coupling, self.values, self.without = program, coupling, values, without
+        self.fill = fill
         self.alive: Bools = alive[coupling.channel_of]
         self.env: dict[fx.Node, Any] = {}
 
@@ -135,7 +144,7 @@ class Run:
         for use in uses:
             gone = torch.from_numpy(~self.alive[use.ids.ravel()])
             shape = [-1 if d == use.dim else 1 for d in range(value.dim())]
-            value = value.masked_fill(gone.reshape(shape), 0.0)
+            value = value.masked_fill(gone.reshape(shape), self.fill)
         return value
 
     def _resized(self, node: fx.Node, bound: dict[str, Any]) -> dict[str, Any]:
