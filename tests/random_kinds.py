@@ -149,7 +149,8 @@ def _pad(b: Builder, g: Gene) -> None:
 def _resample(b: Builder, g: Gene) -> None:
     wire, n = b.take(g, 4), g.numbers
     modes: list[dict[str, Any]] = [
-        {"mode": "nearest"}, {"mode": "bilinear"}, {"mode": "bicubic", "align_corners": True}, {"mode": "nearest-exact"},
+        {"mode": "nearest"}, {"mode": "bilinear"}, {"mode": "bicubic", "align_corners": True},
+        {"mode": "nearest-exact"},
     ]  # fmt: skip
     chosen = pick(modes, n[0])
     b.call(
@@ -282,8 +283,10 @@ def _reshape(b: Builder, g: Gene) -> None:
         functions: list[tuple[str, Callable[[Tensor], Tensor]]] = [
             ("global pool", lambda x: x.mean((2, 3))), ("flatten", lambda x: x.flatten(1)),
             ("tokens", lambda x: x.flatten(2).transpose(1, 2)), ("sequence", lambda x: x.flatten(2)),
-            ("transpose", lambda x: x.transpose(2, 3)), ("rows", lambda x: x.mean(3)), ("sum pool", lambda x: x.sum((2, 3)) * 0.1),
-            ("amax", lambda x: x.amax((2, 3), keepdim=True)), ("std", lambda x: x.std((2, 3), correction=0, keepdim=True)),
+            ("transpose", lambda x: x.transpose(2, 3)), ("rows", lambda x: x.mean(3)),
+            ("sum pool", lambda x: x.sum((2, 3)) * 0.1),
+            ("amax", lambda x: x.amax((2, 3), keepdim=True)),
+            ("std", lambda x: x.std((2, 3), correction=0, keepdim=True)),
         ]  # fmt: skip
         b.call(g, steps.Apply(*pick(functions, n[0])), wire)
     elif x.dim() == 3:
@@ -322,10 +325,12 @@ def _over_channels(b: Builder, g: Gene) -> None:
     wire, n = b.take(g, 4, 3), g.numbers
     functions: list[tuple[str, Callable[[Tensor], Tensor]]] = [
         ("sum", lambda x: x.sum(1, keepdim=True)), ("mean", lambda x: x.mean(1, keepdim=True)),
-        ("amax", lambda x: x.amax(1, keepdim=True)), ("softmax", lambda x: x.softmax(1)), ("cumsum", lambda x: x.cumsum(1)),
-        ("normalize", lambda x: F.normalize(x, dim=1)), ("sort", lambda x: x.sort(1)[0]), ("var", lambda x: x.var(1, correction=0, keepdim=True)),
+        ("amax", lambda x: x.amax(1, keepdim=True)), ("softmax", lambda x: x.softmax(1)),
+        ("cumsum", lambda x: x.cumsum(1)),
+        ("normalize", lambda x: F.normalize(x, dim=1)), ("sort", lambda x: x.sort(1)[0]),
+        ("var", lambda x: x.var(1, correction=0, keepdim=True)),
         ("unfold", lambda x: F.unfold(x, 2) if x.dim() == 4 else x.unfold(2, 2, 1).mean(3)),
-        ("write", lambda x: _written(x)), ("renorm", lambda x: torch.renorm(x, 2, 1, 1.0)),
+        ("write", _written), ("renorm", lambda x: torch.renorm(x, 2, 1, 1.0)),
     ]  # fmt: skip
     b.call(g, steps.Apply(*pick(functions, n[0])), wire)
 

@@ -1,7 +1,7 @@
 """Random nets for Hypothesis: a list of genes is read as a program, and every list is a valid one.
 
 A gene that makes no sense where it stands (groups that do not divide, a pool larger than its input) is passed over, so
-that a failing example shrinks by leaving genes out and by making their numbers smaller; small numbers mean plain layers.
+that a failing example shrinks by leaving genes out and by making their numbers smaller: small ones mean plain layers.
 """
 
 from __future__ import annotations
@@ -64,14 +64,12 @@ class Recipe:
 
 
 def _returns(b: Builder, recipe: Recipe) -> tuple[int, ...]:
-    """A head on the latest value (pool and linear, or a convolution, or the value itself), and perhaps an earlier value."""
+    """A head on the latest value (pool and linear, a convolution, or none), and perhaps an earlier value."""
     latest = len(b.values) - 1
     gene = Gene("linear", seed=recipe.head)
     if recipe.head % 4 != 3 or not b.members:
-        try:
+        with contextlib.suppress(Skip):
             _head(b, gene, latest, dense=recipe.head % 4 != 2)
-        except Skip:
-            pass
     found = [len(b.values) - 1]
     if recipe.outputs % 6 > 2 and latest > 0:
         found.append(latest - recipe.outputs % latest)

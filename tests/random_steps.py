@@ -164,7 +164,8 @@ class Scaled(nn.Module):
         return x + self.weight if self.add else x * self.weight
 
     def extra_repr(self) -> str:
-        return f"{list(self.weight.shape)}, {'learnt' if isinstance(self.weight, nn.Parameter) else 'buffer'}, add={self.add}"
+        kind = "learnt" if isinstance(self.weight, nn.Parameter) else "buffer"
+        return f"{list(self.weight.shape)}, {kind}, add={self.add}"
 
 
 class Product(nn.Module):

@@ -36,6 +36,7 @@ NO_COUNTERPART = {
     "tests/test_house.py": "reads the files, not the package",
     "tests/test_readme.py": "runs the examples of README.md",
     "tests/test_random_nets.py": "random nets, end to end",
+    "tests/test_random_chains.py": "chains of layers with a closed form, end to end",
     "tests/test_found_faults.py": "faults that random nets found, one a test",
     "tests/test_commuting.py": "every op of tests/samples",
     "tests/test_snapshots.py": "printed analyses of tiny nets",

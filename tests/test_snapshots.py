@@ -1,4 +1,4 @@
-"""The printed analysis of tiny nets, each a known difficulty, as stored in `tests/snapshots/`, and its columns added up.
+"""The printed analysis of tiny nets, each a known difficulty: as stored in `tests/snapshots/`, its columns added up.
 
 After a change that is meant: `SURGERY_SNAPSHOTS=write pytest tests/test_snapshots.py`, and read the difference.
 """
