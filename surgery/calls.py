@@ -163,6 +163,10 @@ class Call:
         )
         self.accounted.append(ids)
 
+    def produce(self, table: Value, dim: int) -> None:
+        """Record that `table`'s `dim` hands channels out, as an embedding's does: masking zeroes it there."""
+        self.ledger.producers.append((table.node, dim))
+
     def channels(self, value: Value, dim: int) -> tuple[Layout, Ids | None]:
         """The operand with `dim` a block of its own (`[size]`, or None if untracked).
 

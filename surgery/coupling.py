@@ -108,6 +108,7 @@ class Ledger:
     pins: list[Pin] = field(default_factory=list)
     uniforms: list[Uniform] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
+    producers: list[tuple[str, int]] = field(default_factory=list)
     unruled: dict[str, list[str]] = field(default_factory=dict)
     anonymous: list[tuple[str, Ids]] = field(default_factory=list)
 
@@ -130,6 +131,7 @@ class Ledger:
             pins=tuple(self.pins),
             uniforms=tuple(self.uniforms),
             uses=tuple(self.uses),
+            producers=tuple(self.producers),
             unruled={op: tuple(nodes) for op, nodes in self.unruled.items()},
             anonymous=tuple(self.anonymous),
         )
@@ -144,6 +146,7 @@ class Coupling:
         n_channels: How many there are.
         axes: Every tracked dimension of a parameter or buffer, by (name, dim).
         layouts: The layout of every value of the program, by node name.
+        producers: Tables that hand channels out without contracting any: the table's node, and the dim.
         anonymous: Ids that belong to no parameter (padding channels, fibres), by the node that made them.
         unruled: Ops without a rule that tracked units reached, with their nodes.
     """
@@ -155,6 +158,7 @@ class Coupling:
     pins: tuple[Pin, ...]
     uniforms: tuple[Uniform, ...]
     uses: tuple[Use, ...]
+    producers: tuple[tuple[str, int], ...]
     unruled: Mapping[str, tuple[str, ...]]
     anonymous: tuple[tuple[str, Ids], ...]
 

@@ -6,6 +6,7 @@ that a failing example shrinks by leaving genes out and by making their numbers 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -27,9 +28,10 @@ INPUTS = (((4, 8, 8),), ((3, 8, 8), (6, 8, 8)), ((4, 8, 8), (1, 8, 8)), ((6, 8, 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a net is built from."""
+    """What a net is built from: its steps, a stem of so many channels (0: none), its inputs, outputs and head."""
 
     genes: tuple[Gene, ...]
+    stem: int
     inputs: int
     outputs: int
     head: int
@@ -48,6 +50,10 @@ class Recipe:
         generator = torch.Generator().manual_seed(11)
         drawn = [torch.randn(3, *shape, generator=generator) for shape in pick(INPUTS, self.inputs)]
         builder = Builder([x.clone() for x in drawn], zeros, inplace)
+        if self.stem:
+            kind = nn.Conv2d if builder.values[0].dim() == 4 else nn.Conv1d
+            stem = Gene("conv", zeros=self.stem % 5, seed=self.stem)
+            builder.call(stem, kind(builder.values[0].shape[1], self.stem, 3, padding=1), 0)
         for gene in self.genes:
             try:
                 if gene.kind != NOTHING:
@@ -106,6 +112,7 @@ def recipes(max_genes: int = 14) -> st.SearchStrategy[Recipe]:
     return st.builds(
         Recipe,
         genes=st.lists(genes(), min_size=5, max_size=max_genes).map(tuple),
+        stem=st.sampled_from((8, 6, 12, 9, 0)),
         inputs=st.sampled_from((0, 0, 0, 1, 2, 3, 4, 5)),
         outputs=st.integers(0, 5),
         head=st.sampled_from((0, 0, 1, 2, 3)),

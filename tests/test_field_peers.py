@@ -155,6 +155,19 @@ def test_channels_of_which_only_the_readers_columns_are_zero() -> None:
     assert torch.equal(result.model.conv1.weight, net.conv1.weight[[0, 2, 5, 7]])
 
 
+def test_channels_that_only_dead_channels_read() -> None:
+    """Nobody looks at 4 of the 8 in the middle; what was only for them goes with them, though all its weights live."""
+    net = nets.lively(nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(8, 4, 1)))
+    nets.zero_(net[2].weight, DEAD, dim=1)
+    alive = [0, 2, 5, 7]
+    with torch.no_grad():
+        for row in alive:
+            net[1].weight[row, [1, 4]] = 0  # of 6 inputs, 1 and 4 are for the dead alone
+    result = shrunk(net, nets.image())
+    assert parameters(result.model) == (4 * 27 + 4) + (4 * 4 * 9 + 4) + (4 * 4 + 4)
+    assert result.plan.axis("0.weight").keep == (0, 2, 3, 5)
+
+
 def test_dead_dims_in_a_layer_norm_stream_are_pinned_with_the_reason() -> None:
     """LayerNorm averages over them: they stay, explained; the inner width goes. Others: 3.0e-1."""
     net = nets.zero_rows_(nets.lively(nets.Stream()), embed=[0, 1, 2], down=[0, 1, 2], up=range(10))

@@ -78,7 +78,7 @@ def test_a_random_net_is_shrunk_exactly(recipe: Recipe) -> None:
     check_shrink(recipe)
 
 
-@settings(quick, max_examples=FUZZ or 25)
+@settings(quick, max_examples=FUZZ or 20)
 @given(recipes(), st.sampled_from((0.5, 0.25, 0.75)), st.sampled_from((1, 1, 2, 4)))
 def test_what_is_chosen_is_cut_exactly(recipe: Recipe, keep_ratio: float, round_to: int) -> None:
     check_choose(recipe, keep_ratio, round_to)

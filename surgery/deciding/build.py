@@ -77,6 +77,9 @@ def sides_of(program: Program, coupling: Coupling) -> tuple[list[tuple[str, int]
     """The dims of weights that hand channels out, and those that read them: each `(tensor, dim)`."""
     producers: dict[tuple[str, int], None] = {}
     consumers: dict[tuple[str, int], None] = {}
+    for node, dim in coupling.producers:
+        if node in program.parameters:
+            producers[program.parameters[node], dim] = None
     for use in coupling.uses:
         name = program.parameters.get(use.weight) if use.weight is not None else None
         if name is None:
