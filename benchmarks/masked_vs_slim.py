@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -18,7 +19,8 @@ import surgery
 from benchmarks import torchvision_cpu  # noqa: F401  # before torchvision
 from benchmarks.prepared import prepare_
 
-RESULTS = Path(__file__).parent / "results" / "masked_vs_slim.json"
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "masked_vs_slim.json"
 
 
 def main() -> None:
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
 
+    sys.path.insert(0, str(HERE / "worker_site"))  # the processes that time need torchvision's classes, too
     import torchvision
 
     torch.manual_seed(0)

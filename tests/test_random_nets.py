@@ -29,6 +29,15 @@ def has_parameters(net: RandomNet) -> bool:
     return any(True for _ in net.parameters())
 
 
+def greedy(plan: surgery.Plan) -> bool:
+    """Whether some channels stay only to fill a rectangle, or because nobody can tell which ones the code insists on.
+
+    The first is exact but not always the least: a shuffle of (6, 2) channels cut to (6, 1) is no shuffle any more, so
+    that a second look finds fewer ties.
+    """
+    return any(why.startswith("kept, ") or "cannot run narrower" in why for why in plan.reasons)
+
+
 def check_shrink(recipe: Recipe) -> None:
     net, example = recipe.net()
     if not has_parameters(net):
@@ -43,9 +52,8 @@ def check_shrink(recipe: Recipe) -> None:
     event("sensitive" if verdict.sensitivity >= INSENSITIVE else "insensitive")
     event("something removed" if result.plan.removed_channels else "nothing removed")
 
-    if not any("cannot run narrower" in why for why in result.plan.reasons):  # else more is kept than is to blame
-        again = surgery.shrink(result.model, example, prove=False)
-        assert again.plan.removed_channels == 0, f"a second shrink removes more: {again.plan}"
+    again = surgery.shrink(result.model, example, prove=False)
+    assert again.plan.removed_channels == 0 or greedy(result.plan), f"a second shrink removes more: {again.plan}"
 
     restored = surgery.Plan.from_json(result.plan.to_json())
     assert restored == result.plan
