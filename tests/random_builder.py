@@ -203,6 +203,7 @@ ZEROS = (
     "pruned",
     "all but one",
     "all",
+    "scattered",
 )
 
 
@@ -221,6 +222,9 @@ def _zero_(part: nn.Module, gene: Gene, generator: torch.Generator) -> None:
     elif how in ("all but one", "all"):
         picked = torch.ones(n_out, dtype=torch.bool)
         picked[int(torch.randint(n_out, (), generator=generator))] = how == "all"
+    if how == "scattered":  # single elements: a kernel that is zero in places is read all the same
+        weight.data.mul_(torch.rand(weight.shape, generator=generator) < 0.4)
+        return
     if how == "pruned":
         if isinstance(part, nn.Conv2d | nn.Linear) and n_out > 1 and "weight" in part._parameters:
             prune.ln_structured(part, "weight", amount=0.5, n=2, dim=0)

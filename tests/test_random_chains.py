@@ -20,7 +20,7 @@ ACTIVATIONS = (nn.ReLU, nn.Identity, nn.GELU, nn.Sigmoid, nn.Hardswish)
 
 @dataclass(frozen=True)
 class Block:
-    """Convolution, perhaps a norm, activation: which of its channels are written by zero rows or have a gain of 0."""
+    """Convolution, norm, activation; which rows, gains and columns are zero, and whether single weights are."""
 
     width: int
     kernel: int
@@ -31,6 +31,7 @@ class Block:
     rows: frozenset[int]
     gains: frozenset[int]
     columns: frozenset[int]
+    scattered: bool
 
 
 blocks = st.builds(
@@ -44,6 +45,7 @@ blocks = st.builds(
     rows=st.frozensets(st.integers(0, 8)),
     gains=st.frozensets(st.integers(0, 8), max_size=3),
     columns=st.frozensets(st.integers(0, 8), max_size=3),
+    scattered=st.booleans(),
 )
 
 
@@ -72,6 +74,9 @@ class Chain(nn.Module):
             zero_(conv.weight, block.columns, dim=1)
             if block.norm:
                 zero_(norm.weight, block.gains)
+            if block.scattered:
+                drawn = torch.rand(conv.weight.shape, generator=torch.Generator().manual_seed(block.width))
+                conv.weight.data.mul_(drawn < 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         for conv, norm, activation in zip(self.convs, self.norms, self.activations, strict=True):
@@ -140,7 +145,7 @@ def assert_counted(net: Chain, result: surgery.Result, example: Tensor) -> None:
 @settings(quick, max_examples=FUZZ or 20)
 @given(st.lists(blocks, min_size=1, max_size=4), st.sampled_from((0.5, 0.3, 0.8)))
 def test_a_chain_keeps_the_share_that_was_asked_for(plans: list[Block], keep_ratio: float) -> None:
-    plain = [replace(b, rows=frozenset(), gains=frozenset(), columns=frozenset()) for b in plans]
+    plain = [replace(b, rows=frozenset(), gains=frozenset(), columns=frozenset(), scattered=False) for b in plans]
     net, example = Chain(plain).eval(), torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(3))
     plan = surgery.choose(net, example, keep_ratio=keep_ratio)
     borders = [b.padded and b.kernel > 1 for b in plans[1:]] + [False]
@@ -188,3 +193,23 @@ def test_what_is_dead_in_a_residual_stage_is_gone(width: int, inner: int, depth:
     # every padded reader may want one channel of its own to carry the others' constants
     assert result.plan.axis("stem.weight").removed >= min(dead, width - 1) - depth
     assert result.plan.axis("stem.weight").removed <= dead
+
+
+@settings(quick, max_examples=FUZZ or 10)
+@given(st.integers(2, 4), st.integers(2, 4), st.integers(1, 3), st.frozensets(st.integers(0, 15), max_size=12))
+def test_each_conv_group_keeps_as_many_as_the_fullest(
+    conv_groups: int, inputs: int, outputs: int, rows: frozenset[int]
+) -> None:
+    wide, narrow = conv_groups * inputs, conv_groups * outputs
+    net = nn.Sequential(
+        nn.Conv2d(3, wide, 1), nn.ReLU(), nn.Conv2d(wide, narrow, 3, groups=conv_groups), nn.Conv2d(narrow, 2, 1)
+    )
+    zero_(lively(net, seed=wide)[0].weight, rows)
+    example = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(3))
+    result = surgery.shrink(net, example, prove=False)
+    assert_exact(net, result.plan, result.model, (example,))
+    alive = torch.tensor([row not in rows for row in range(wide)]).reshape(conv_groups, inputs).sum(1)
+    # a conv group with nothing alive goes as a whole, its outputs being constant
+    left = max(int((alive > 0).sum()), 1)
+    assert len(result.plan.axis("0.weight").keep) == left * max(int(alive.max()), 1)
+    assert result.model[2].groups == left
