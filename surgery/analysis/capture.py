@@ -1,12 +1,10 @@
-"""Capture a model as one program of ATen ops (`torch.export`, high-level ops kept whole)."""
+"""Capture a model as one program of ATen ops, high-level ops kept whole: recorded, or by `torch.export`."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import operator
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
-from torch.utils import _pytree as pytree
 
 from surgery.analysis.inlining import inline_regions_
+from surgery.analysis.recording import opened, record
+from surgery.analysis.writes import aliasing_writes, written_roots
 from surgery.errors import CaptureError
 from surgery.inputs import Inputs
 from surgery.layout import Shape
-from surgery.registry import arguments
 
 
 @dataclass(frozen=True)
@@ -112,40 +110,57 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def capture(model: nn.Module, inputs: Inputs) -> Program:
     """Capture `model(*args, **kwargs)` in eval mode.
 
+    Straight-line code is recorded, which gives the same program at a fraction of the price; everything else, and
+    whatever fails, is `torch.export`'s.
+
     Raises:
         CaptureError: The model refused the inputs, or `torch.export` could not capture it.
     """
-    with evaluating(model), _dataclasses_opened(model), warnings.catch_warnings(), _quiet():
+    with evaluating(model), warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # upstream's advice about export is not for our user
+        return _recorded(model, inputs) or exported(model, inputs)
+
+
+def _recorded(model: nn.Module, inputs: Inputs) -> Program | None:
+    try:
+        tape = record(model, inputs)
+    except Exception:  # the model's own errors are raised again by torch.export, which has words for them
+        return None
+    return None if aliasing_writes(tape.graph) else _program(model, tape.graph, tape.own, tape.lifted)
+
+
+def exported(model: nn.Module, inputs: Inputs) -> Program:
+    """`torch.export`'s program of a model.
+
+    Raises:
+        CaptureError: As for `capture`.
+    """
+    with _dataclasses_opened(model):
         try:
-            exported = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
+            program = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
         except Exception as error:
             raise _explained(model, inputs, error) from error
-        inline_regions_(exported.graph_module)
-        if _aliasing_writes(exported.graph):
-            exported = exported.run_decompositions({})
-    return _program(model, exported)
+        inline_regions_(program.graph_module)
+        if aliasing_writes(program.graph):
+            program = program.run_decompositions({})
+    own, lifted = {}, {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target is not None:
+            own[spec.arg.name] = spec.target
+        constant = program.constants.get(spec.target) if spec.target is not None else None
+        if isinstance(constant, Tensor):
+            lifted[spec.arg.name] = constant
+    return _program(model, program.graph, own, lifted, program.graph_signature.buffers_to_mutate.values())
 
 
 @contextmanager
 def _dataclasses_opened(model: nn.Module) -> Iterator[None]:
     """Inside, dataclasses in the model's output come as dicts: `torch.export` refuses those that it does not know."""
-    hook = model.register_forward_hook(lambda module, args, output: _opened(output))
+    hook = model.register_forward_hook(lambda module, args, output: opened(output))
     try:
         yield
     finally:
         hook.remove()
-
-
-def _opened(output: Any) -> Any:
-    kind = type(output)
-    if kind in (tuple, list):
-        return kind(_opened(part) for part in output)
-    if kind is dict:
-        return {key: _opened(part) for key, part in output.items()}
-    if dataclasses.is_dataclass(output) and kind not in pytree.SUPPORTED_NODES:
-        return {field.name: _opened(getattr(output, field.name)) for field in dataclasses.fields(output)}
-    return output
 
 
 @contextmanager
@@ -185,34 +200,49 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _program(model: nn.Module, exported: Any) -> Program:
-    parameters: dict[str, str] = {}
-    lifted: dict[str, Tensor] = {}
-    kinds = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
-    own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+def _program(
+    model: nn.Module,
+    graph: fx.Graph,
+    own: Mapping[str, str],
+    lifted: Mapping[str, Tensor],
+    written: Iterable[str] = (),
+) -> Program:
+    """A captured graph in the names of the model.
+
+    Args:
+        own: The parameter or buffer behind a placeholder, by one of its names.
+        lifted: Constant tensors by placeholder; some are the model's own under another name.
+        written: Names of buffers that the program writes at its end.
+    """
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     canonical: dict[Any, str] = {}
     aliases: dict[str, list[str]] = {}
     name_of: dict[str, str] = {}
-    for name, tensor in own.items():
+    for name, tensor in tensors.items():
         first = canonical.setdefault(_identity(tensor), name)
         aliases.setdefault(first, []).append(name)
         name_of[name] = first
-    for placeholder, spec in kinds.items():
-        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target in name_of:
-            parameters[placeholder] = name_of[spec.target]
-        elif spec.kind is InputKind.CONSTANT_TENSOR or spec.kind is InputKind.BUFFER:
-            constant = exported.constants.get(spec.target)
-            if isinstance(constant, Tensor):
-                known = canonical.get(_identity(constant))
-                if known is None:
-                    lifted[placeholder] = constant
-                else:
-                    parameters[placeholder] = known
-    nodes = tuple(exported.graph.nodes)
-    written = {parameters[n.name] for n in _written(nodes) if n.name in parameters}
-    written |= {name_of[t] for t in exported.graph_signature.buffers_to_mutate.values() if t in name_of}
-    tensors = {name: own[name] for name in aliases}
-    return Program(nodes, parameters, {k: tuple(v) for k, v in aliases.items()}, tensors, lifted, frozenset(written))
+    parameters = {placeholder: name_of[name] for placeholder, name in own.items() if name in name_of}
+    made: dict[str, Tensor] = {}
+    for placeholder, constant in lifted.items():
+        known = canonical.get(_identity(constant))
+        if placeholder in parameters:
+            continue
+        if known is None:
+            made[placeholder] = constant
+        else:
+            parameters[placeholder] = known
+    nodes = tuple(graph.nodes)
+    mutated = {parameters[n.name] for n in written_roots(nodes) if n.name in parameters}
+    mutated |= {name_of[name] for name in written if name in name_of}
+    return Program(
+        nodes=nodes,
+        parameters=parameters,
+        aliases={name: tuple(others) for name, others in aliases.items()},
+        tensors={name: tensors[name] for name in aliases},
+        lifted=made,
+        mutated=frozenset(mutated),
+    )
 
 
 def _identity(tensor: Tensor) -> Any:
@@ -228,84 +258,3 @@ def shapes_of(node: fx.Node) -> tuple[Shape, ...]:
     if isinstance(value, tuple | list):
         return tuple(tuple(int(s) for s in v.shape) for v in value if isinstance(v, Tensor))
     return ()
-
-
-def written_argument(node: fx.Node) -> fx.Node | None:
-    """The node whose tensor an in-place op writes into, or None."""
-    schema = getattr(node.target, "_schema", None)
-    if node.op != "call_function" or schema is None or not schema.is_mutable:
-        return None
-    bound = arguments(node.target, node.args, node.kwargs)
-    for argument in schema.arguments:
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            given = bound["input" if argument.name == "self" else argument.name]
-            return given if isinstance(given, fx.Node) else None
-    return None
-
-
-def _written(nodes: tuple[fx.Node, ...]) -> Iterator[fx.Node]:
-    """The roots (placeholders, makers) of everything that is written in place."""
-    for node in nodes:
-        target = written_argument(node)
-        if target is not None:
-            yield _root(target)
-
-
-def _viewed(node: fx.Node) -> fx.Node | None:
-    """The node whose memory this node's output shares, or None."""
-    if node.op != "call_function":
-        return None
-    if node.target is operator.getitem:
-        return node.args[0] if isinstance(node.args[0], fx.Node) and _viewed(node.args[0]) else None
-    schema = getattr(node.target, "_schema", None)
-    if schema is None or not any(r.alias_info is not None for r in schema.returns):
-        if schema is not None and schema.name in _MAYBE_VIEWS:
-            first = node.args[0] if node.args else None
-            return first if isinstance(first, fx.Node) else None
-        return None
-    for argument, given in zip(schema.arguments, node.args, strict=False):
-        if argument.alias_info is not None and isinstance(given, fx.Node):
-            return given
-    return None
-
-
-_MAYBE_VIEWS = {"aten::reshape", "aten::flatten", "aten::contiguous", "aten::to", "aten::expand_as", "aten::chunk"}
-
-
-def _root(node: fx.Node) -> fx.Node:
-    while (base := _viewed(node)) is not None:
-        node = base
-    return node
-
-
-def _aliasing_writes(graph: fx.Graph) -> bool:
-    """Whether an in-place op changes a tensor that is read later under another name than the op's own result."""
-    order = {node: index for index, node in enumerate(graph.nodes)}
-    for node in graph.nodes:
-        target = written_argument(node)
-        if target is None:
-            continue
-        family = _family(_root(target))
-        own = _descendants_through(node)
-        for member in family:
-            if member in own:
-                continue
-            if any(order[user] > order[node] for user in member.users):
-                return True
-    return False
-
-
-def _family(root: fx.Node) -> set[fx.Node]:
-    """The node and every view of its memory."""
-    family, queue = {root}, [root]
-    while queue:
-        for user in queue.pop().users:
-            if user not in family and _viewed(user) in family:
-                family.add(user)
-                queue.append(user)
-    return family
-
-
-def _descendants_through(node: fx.Node) -> set[fx.Node]:
-    """The op's result and the views of it: names under which the new values are read rightly."""
-    return _family(node)

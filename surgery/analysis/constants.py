@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 import surgery.rules  # noqa: F401  # fills the rule table
-from surgery.analysis.capture import Program, shapes_of, written_argument
+from surgery.analysis.capture import Program, shapes_of
+from surgery.analysis.writes import written_argument
 from surgery.calls import KnownCall
 from surgery.known import MAX_ELEMENTS, Known
 from surgery.registry import arguments, find_rule

@@ -9,7 +9,8 @@ import numpy as np
 from torch import fx
 
 import surgery.rules  # noqa: F401  # fills the rule table
-from surgery.analysis.capture import Program, shapes_of, written_argument
+from surgery.analysis.capture import Program, shapes_of
+from surgery.analysis.writes import written_argument
 from surgery.calls import Call, Value
 from surgery.coupling import UNUSED, Axis, Coupling, Ledger, LedgerError, Pin, Uniform
 from surgery.layout import Ids, Layout, covered, on_dim

@@ -1,0 +1,388 @@
+"""Record a model's forward op by op, on fake tensors: what `torch.export` would capture, at a quarter of its price.
+
+The recorder sits where export's own tracer sits (above autograd, so that `conv2d` and `batch_norm` stay whole), lets
+fake tensors flow and writes one node per op. It is for straight-line code, which nearly all models are. Whatever else
+it meets (a value that is asked for, a region with other autocast settings, a higher-order op, an attribute that forward
+assigns) it leaves to `torch.export` by raising `UnsureError`; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode, PythonKeyTracer
+from torch.utils import _pytree as pytree
+
+from surgery.inputs import Inputs
+
+TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+LAYERS = f"{TORCH}nn{os.sep}modules{os.sep}"
+CALLING = nn.modules.module.__file__
+SILENT = ("profiler::", "aten::_assert_tensor_metadata")
+"""Ops that say nothing about values."""
+
+
+class UnsureError(Exception):
+    """The code does something that a recording cannot vouch for."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recorded forward.
+
+    Attributes:
+        graph: One placeholder per parameter, buffer, input and lifted tensor, one node per op, one output.
+        own: The name of the parameter or buffer behind a placeholder.
+        lifted: Tensors that the code made or closed over, by placeholder.
+    """
+
+    graph: fx.Graph
+    own: Mapping[str, str]
+    lifted: Mapping[str, Tensor]
+
+
+def record(model: nn.Module, inputs: Inputs) -> Recording:
+    """Record `model(*args, **kwargs)`; the model and the inputs are as before afterwards.
+
+    Raises:
+        UnsureError: The code is not straight-line.
+        Exception: Whatever the model raises.
+    """
+    fakes = FakeTensorMode(allow_non_fake_inputs=False)
+    tape = _Tape(model, fakes)
+    given = pytree.tree_map_only(Tensor, tape.receive, (inputs.args, dict(inputs.kwargs)))
+    grad = torch.is_grad_enabled()
+    try:
+        with (
+            torch.backends.cudnn.flags(enabled=False),  # as torch.export has it; ops carry it as an argument
+            _attributes_kept(model),
+            enable_python_dispatcher(),
+            fakes,
+            _Recorder(tape),
+        ):
+            answer = _forward(model, *given)
+    finally:
+        torch.set_grad_enabled(grad)
+    return tape.close(answer)
+
+
+def _forward(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return model(*args, **kwargs)
+
+
+@contextmanager
+def _attributes_kept(model: nn.Module) -> Iterator[None]:
+    """What forward assigns to its modules, or puts into their lists and dicts, is taken back and noticed."""
+    containers = [kept for module in model.modules() for kept in _containers(vars(module))]
+    before = [kept.copy() for kept in containers]
+    try:
+        yield
+    finally:
+        changed = [_restored_(kept, old) for kept, old in zip(containers, before, strict=True)]
+    if any(changed):
+        raise UnsureError("forward assigns to attributes")
+
+
+def _containers(value: Any) -> Iterator[dict[Any, Any] | list[Any]]:
+    """The dicts and lists in a value, the value itself included."""
+    if isinstance(value, dict | list):
+        yield value
+    if isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _containers(part)
+
+
+def _restored_(kept: Any, old: Any) -> bool:
+    """Give a container its old contents back; whether they had changed."""
+    if isinstance(kept, dict):
+        same = kept.keys() == old.keys() and all(kept[key] is value for key, value in old.items())
+    else:
+        same = len(kept) == len(old) and all(map(operator.is_, kept, old))
+    if same:
+        return False
+    kept.clear()
+    kept.update(old) if isinstance(kept, dict) else kept.extend(old)
+    return True
+
+
+@dataclass
+class _Tape:
+    """The graph being written, and which tensor stands for which node (mutable)."""
+
+    model: nn.Module
+    fakes: FakeTensorMode
+    graph: fx.Graph = field(default_factory=fx.Graph)
+    own: dict[str, str] = field(default_factory=dict)
+    lifted: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.node_of: dict[int, fx.Node] = {}
+        self.fake_of: dict[int, Tensor] = {}
+        self.made: dict[int, fx.Node] = {}
+        self.alive: list[Any] = []  # ids stay unique while their tensors live
+        self.places = _Places(self.model)
+        self.answers = _Answers(self.fakes)
+        model = self.model
+        self.last: fx.Node | None = None
+        parameters = model.named_parameters(remove_duplicate=False)
+        buffers = model.named_buffers(remove_duplicate=False)
+        for prefix, tensors in (("p", parameters), ("b", buffers)):
+            for name, tensor in tensors:
+                node = self._place(f"{prefix}_{name.replace('.', '_')}", tensor)
+                self.own[node.name] = name
+                self.node_of.setdefault(id(tensor), node)
+
+    def _place(self, name: str, tensor: Tensor) -> fx.Node:
+        with self.graph.inserting_after(self.last):
+            node = self.graph.create_node("placeholder", name, name=name)
+        node.meta["val"] = tensor
+        self.last = node
+        self.alive.append(tensor)
+        return node
+
+    def receive(self, tensor: Tensor) -> Tensor:
+        """An input of the model: a fake one in its place."""
+        fake = self.fakes.from_tensor(tensor, static_shapes=True)
+        self.node_of[id(fake)] = self._place("input", fake)
+        return fake
+
+    def faked(self, tensor: Tensor) -> Tensor:
+        """The fake tensor that flows for this one; a tensor never seen before is a constant of the code."""
+        if type(tensor) is FakeTensor:
+            if id(tensor) not in self.node_of:
+                self.node_of[id(tensor)] = self._made(tensor)
+                self.alive.append(tensor)
+            return tensor
+        if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
+            raise UnsureError(f"a {type(tensor).__name__}")
+        fake = self.fake_of.get(id(tensor))
+        if fake is None:
+            node = self.node_of.get(id(tensor))
+            if node is None:
+                node = self._place("lifted", tensor)
+                self.lifted[node.name] = tensor
+            self.alive.append(tensor)
+            fake = self.fake_of[id(tensor)] = self._fake(tensor)
+            self.node_of[id(tensor)] = self.node_of[id(fake)] = node
+        return fake
+
+    def _made(self, tensor: Tensor) -> fx.Node:
+        """The op that made this tensor from nothing: `torch.zeros` hands out a twin of what was written down."""
+        node = self.made.get(tensor.untyped_storage()._cdata)
+        if node is None or _facts(node.meta["val"]) != _facts(tensor):
+            raise UnsureError("a tensor of another capture")
+        return node
+
+    def _fake(self, tensor: Tensor) -> Tensor:
+        """A fake tensor of the same shape, strides, dtype and device."""
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            raise UnsureError(f"a tensor of layout {tensor.layout}")
+        return blank(self.fakes, tensor.shape, tensor.stride(), tensor.dtype, tensor.device, False)
+
+    def write(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an op on fake tensors and put it down."""
+        if not isinstance(func, torch._ops.OpOverload) or torch.Tag.data_dependent_output in func.tags:
+            raise UnsureError(str(func))
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+            raise UnsureError("autocast")
+        args, kwargs = _mapped(args, self.faked), _mapped(kwargs, self.faked)
+        arguments, settings = _mapped(args, self._node), _mapped(kwargs, self._node)
+        answer = self.answers(func, args, kwargs)
+        if func.name().startswith(SILENT):
+            return answer
+        if func is torch.ops.aten.lift_fresh.default:
+            func = torch.ops.aten.lift_fresh_copy.default
+        node = self.graph.create_node("call_function", func, arguments, settings, name=_name(func))
+        node.meta.update(self.places.here())
+        node.meta["val"] = answer
+        self._name_outputs(answer, node)
+        if isinstance(answer, Tensor) and not node.all_input_nodes:
+            self.made[answer.untyped_storage()._cdata] = node
+        return answer
+
+    def _node(self, tensor: Tensor) -> fx.Node:
+        return self.node_of[id(tensor)]
+
+    def _name_outputs(self, answer: Any, node: fx.Node) -> None:
+        self.alive.append(answer)
+        if isinstance(answer, Tensor):
+            self.node_of[id(answer)] = node
+        elif isinstance(answer, tuple | list):
+            for index, part in enumerate(answer):
+                if isinstance(part, Tensor):
+                    item = self.graph.create_node("call_function", operator.getitem, (node, index))
+                    item.meta.update({**node.meta, "val": part})
+                    self.node_of[id(part)] = item
+                elif part is not None:
+                    raise UnsureError(f"{node.target} answers {type(part).__name__}")
+        elif answer is not None:
+            raise UnsureError(f"{node.target} answers {type(answer).__name__}")
+
+    def close(self, answer: Any) -> Recording:
+        """Write the output, drop what nobody reads."""
+        leaves = [self.faked(leaf) if isinstance(leaf, Tensor) else leaf for leaf in pytree.tree_leaves(opened(answer))]
+        for leaf in leaves:
+            if not isinstance(leaf, Tensor | int | float | complex | str | None):
+                raise UnsureError(f"an output of type {type(leaf).__name__}")
+        self.graph.output(tuple(self._node(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
+        for node in reversed(self.graph.nodes):
+            if node.op == "call_function" and not node.users and not _matters(node):
+                self.graph.erase_node(node)
+        return Recording(self.graph, self.own, self.lifted)
+
+
+class _Answers:
+    """Fake answers of ops. The layers of a net repeat: what an op makes of the same shapes is known the second time."""
+
+    def __init__(self, fakes: FakeTensorMode) -> None:
+        self.fakes = fakes
+        self.known: dict[Any, tuple[Any, ...]] = {}
+
+    def __call__(self, func: torch._ops.OpOverload, args: Any, kwargs: Any) -> Any:
+        """`func(*args, **kwargs)` on fake tensors."""
+        if not _makes_one_tensor(func):
+            return func(*args, **kwargs)
+        key = (func, torch.get_default_dtype(), _key(args), _key(kwargs))
+        known = self.known.get(key)
+        if known is not None:
+            return blank(self.fakes, *known) if known else args[0]
+        answer = func(*args, **kwargs)
+        if func._schema.is_mutable and answer is args[0]:
+            self.known[key] = ()
+            return answer
+        inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if all(answer.untyped_storage()._cdata != one.untyped_storage()._cdata for one in inputs):
+            self.known[key] = _facts(answer)
+        return answer
+
+
+@cache
+def _makes_one_tensor(func: torch._ops.OpOverload) -> bool:
+    """Whether an op hands out one tensor: a new one, or the one that it wrote into without changing its shape."""
+    if func.namespace != "aten" or torch.Tag.inplace_view in func.tags:
+        return False
+    returns, first = func._schema.returns, func._schema.arguments[:1]
+    if len(returns) != 1 or str(returns[0].type) != "Tensor":
+        return False
+    if not func._schema.is_mutable:
+        return returns[0].alias_info is None
+    written = [a for a in func._schema.arguments if a.alias_info is not None]
+    return len(written) == 1 and first == written and first[0].name == "self"
+
+
+def _facts(tensor: Tensor) -> tuple[Any, ...]:
+    return tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad
+
+
+def _key(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return _facts(value)
+    if isinstance(value, list | tuple):
+        return tuple(_key(part) for part in value)
+    if isinstance(value, dict):
+        return tuple((name, _key(part)) for name, part in value.items())
+    return type(value), value
+
+
+def blank(fakes: FakeTensorMode, shape: Any, stride: Any, dtype: torch.dtype, device: Any, grad: bool) -> Tensor:
+    """A fake tensor."""
+    with torch._C._DisableTorchDispatch():
+        meta = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+    made = FakeTensor(fakes, meta, device)
+    return made.requires_grad_(grad) if grad else made
+
+
+def opened(output: Any) -> Any:
+    """A model's output with its dataclasses as dicts, where the pytree registry does not know them."""
+    kind = type(output)
+    if kind in (tuple, list):
+        return kind(opened(part) for part in output)
+    if kind is dict:
+        return {key: opened(part) for key, part in output.items()}
+    if dataclasses.is_dataclass(output) and kind not in pytree.SUPPORTED_NODES:
+        return {field.name: opened(getattr(output, field.name)) for field in dataclasses.fields(output)}
+    return output
+
+
+def _matters(node: fx.Node) -> bool:
+    """Whether an op does something although nobody reads its result."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and (schema.is_mutable or not schema.returns)
+
+
+def _mapped(value: Any, function: Any) -> Any:
+    """`value` with every tensor in it (lists and tuples, as ops take them) replaced."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, list | tuple):
+        return type(value)([_mapped(part, function) for part in value])
+    if isinstance(value, dict):
+        return {key: _mapped(part, function) for key, part in value.items()}
+    return value
+
+
+def _name(func: torch._ops.OpOverload) -> str:
+    return func._schema.name.split("::")[1]
+
+
+class _Recorder(ProxyTorchDispatchMode):
+    """Torch hands every op to this mode before it takes it apart; only a mode of this family may sit there."""
+
+    def __init__(self, tape: _Tape) -> None:
+        super().__init__(PythonKeyTracer(), "fake", pre_dispatch=True)
+        self.tape = tape
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Write the op down."""
+        return self.tape.write(func, args, kwargs or {})
+
+
+class _Places:
+    """Where in the model's code an op is called: the modules around it, and the lines (read off the Python stack)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.paths = {id(module): (path, type(module)) for path, module in reversed([*model.named_modules()])}
+        self.modules: dict[FrameType, int] = {}
+
+    def here(self) -> dict[str, Any]:
+        """`nn_module_stack` and `stack_trace`, as `torch.export` leaves them with a node."""
+        frame: FrameType | None = sys._getframe(1)
+        lines: list[str] = []
+        inside: list[int] = []
+        while frame is not None and frame.f_code is not _ROOT:
+            owner = self.modules.get(frame)
+            if owner is None:
+                owner = self.modules[frame] = self._owner(frame)
+            if owner and (not inside or inside[-1] != owner):
+                inside.append(owner)
+            file = frame.f_code.co_filename
+            if (file.startswith(LAYERS) and file != CALLING) or not file.startswith((TORCH, __file__)):
+                lines.append(f'  File "{file}", line {frame.f_lineno}, in {frame.f_code.co_name}')
+            frame = frame.f_back
+        stack = {str(owner): self.paths[owner] for owner in reversed(inside)}
+        return {"nn_module_stack": stack, "stack_trace": "\n".join(reversed(lines))}
+
+    def _owner(self, frame: FrameType) -> int:
+        """The module whose method runs in this frame, or 0."""
+        code = frame.f_code
+        if not code.co_argcount or code.co_varnames[0] != "self":
+            return 0
+        owner = id(frame.f_locals.get("self"))
+        return owner if owner in self.paths else 0
+
+
+_ROOT: CodeType = _forward.__code__
