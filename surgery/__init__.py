@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from surgery.version import __version__
 
 if TYPE_CHECKING:
+    from surgery.aligning import align
     from surgery.analyses import Analysis, analyze
     from surgery.checkpoints import load, save
     from surgery.choosing import choose
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from surgery.shrinking import shrink
 
 _HOMES = {
+    "surgery.aligning": ("align",),
     "surgery.analyses": ("Analysis", "analyze"),
     "surgery.checkpoints": ("load", "save"),
     "surgery.choosing": ("choose",),
@@ -44,6 +46,7 @@ __all__ = [
     "Ratio",
     "Result",
     "__version__",
+    "align",
     "analyze",
     "benchmark",
     "choose",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from surgery.coupling import STRUCTURAL
 from surgery.deciding.build import build
 from surgery.deciding.cuts import GroupCut
 from surgery.deciding.dead import decide
+from surgery.deciding.stranded import axes_by_group
 from surgery.deciding.study import Study
+from surgery.gains import Gain, Gains, gains
 from surgery.inputs import Example, Inputs
 from surgery.masks import apply_keep_masks_, bake, check_finite
 from surgery.plans import Plan
@@ -61,6 +64,7 @@ class Analysis:
         removable_share: The share of parameter elements that sits on at least one free channel: what a plan may touch.
         unused: Tensors that the captured forward never reads.
         plan: The plan that `shrink` would carry out, before its code is tried; None on a meta model.
+        study: What all this was read from.
     """
 
     groups: tuple[Group, ...]
@@ -71,6 +75,15 @@ class Analysis:
     removable_share: float
     unused: tuple[str, ...]
     plan: Plan | None
+    study: Study | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def aligning(self) -> Gains | None:
+        """What masks that agree would free; None where none disagree, and on a meta model.
+
+        It is tried when it is first asked for, cut by cut on copies without memory.
+        """
+        return None if self.study is None or self.plan is None else gains(self.study, self.plan.groups)
 
     def __str__(self) -> str:
         channels = sum(group.channels for group in self.groups)
@@ -87,14 +100,63 @@ class Analysis:
             )
         lines += [f"  pinned {p.channels}: {p.reason} ({p.where})" for p in self.pinned]
         lines += [f"  no rule for {op}: {count} times" for op, count in self.unruled_ops.items()]
-        for cut in self.stranded or ():
-            lines += [f"  stranded {count} in {cut.name}: {why}" for why, count in cut.blockers]
         if self.unused:
             lines.append(
                 f"  not read in this forward, left as they are: {', '.join(self.unused[:5])}"
                 + (f" and {len(self.unused) - 5} more" if len(self.unused) > 5 else "")
             )
+        lines += _stranded(self.stranded, self.aligning) if self.stranded else []
         return "\n".join(lines)
+
+
+KEEPERS_SHOWN = 8
+
+
+def _stranded(stranded: tuple[GroupCut, ...], tried: Gains | None) -> list[str]:
+    """One block per group with stranded channels, the largest gain first, and the total."""
+    alone = {gain.axes: gain for gain in tried.groups} if tried is not None else {}
+    order = {axes: place for place, axes in enumerate(alone)}
+    lines = [f"{_count(sum(g.stranded for g in stranded), 'stranded channel')} in {_count(len(stranded), 'group')}:"]
+    lines[0] += " zeroed in some layer, and still here"
+    for group in sorted(stranded, key=lambda g: (order.get(g.axes, len(order)), -g.alignable)):
+        lines.append(f"  {group.name}: {group.stranded} of {group.channels} channels are stranded")
+        lines += [
+            f"    {name} keeps {n} of {group.channels} channels alive" for name, n in group.keep_alive[:KEEPERS_SHOWN]
+        ]
+        if (more := len(group.keep_alive) - KEEPERS_SHOWN) > 0:
+            lines.append(f"    and {more} more keep some alive")
+        lines += [f"    {count}: {why}" for why, count in group.blockers]
+        if group.pinned:
+            lines.append(f"    aligning the masks does not help {group.pinned}, pinned")
+        if other := group.stranded - group.pinned - group.alignable:
+            lines.append(f"    aligning the masks does not help {other}, zeroed in every layer already")
+        if tried is not None and group.axes in alone:
+            lines.append(f"    aligned alone: {_freed(alone[group.axes], tried)}")
+    if tried is not None:
+        if tried.untried:
+            lines.append(f"  {_count(tried.untried, 'group')} with less at stake not tried alone")
+        lines += [
+            "aligning the masks (`surgery align`) would free, beyond what shrink removes (percent: of what it leaves)",
+            f"  average (as many channels as the layers zeroed on average): {_freed(tried.average, tried)}",
+            f"  any (every channel that any layer zeroed): {_freed(tried.any, tried)}",
+            "  that changes the function: fine-tune the aligned model. Groups overlap and do not add up",
+        ]
+    return lines
+
+
+def _freed(gain: Gain, tried: Gains) -> str:
+    if gain.params <= 0:
+        return "nothing"
+    params = f"{gain.params:,} parameters ({_percent(gain.params, tried.params)})"
+    return f"{params} and {gain.macs:,} macs ({_percent(gain.macs, tried.macs)}), {_count(gain.channels, 'channel')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "0 %"
 
 
 def analyze(
@@ -156,20 +218,17 @@ def report(study: Study, plan: Plan | None) -> Analysis:
         removable_share=_removable_share(study),
         unused=program.unused,
         plan=plan,
+        study=study,
     )
 
 
 def _groups(study: Study) -> list[tuple[int, str, tuple[str, ...]]]:
     """`(group, name, axes)` of every group that is more than a kernel's extent."""
     coupling = study.coupling
-    axes: dict[int, list[Any]] = {}
-    for axis in coupling.axes.values():
-        for group in np.unique(coupling.group_of[coupling.channel_of[axis.ids]]):
-            axes.setdefault(int(group), []).append(axis)
     reported = set(coupling.group_of[coupling.reported].tolist())
     return [
         (group, lived_on[0].name, tuple(str(axis) for axis in lived_on))
-        for group, lived_on in axes.items()
+        for group, lived_on in axes_by_group(coupling).items()
         if group in reported
     ]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from surgery.coupling import Ledger, Orientation, Pin, Uniform, Use
-from surgery.known import Known
+from surgery.known import Known, Memo
 from surgery.layout import Ids, Layout, Shape, covered, on_dim
 
 
@@ -196,10 +196,13 @@ class KnownCall:
         dtype: The precision in which constants are computed.
         target: The op itself.
         arguments: All its arguments by name, tensors as `Known`.
+        memo: What was found of the program's weights before.
     """
 
-    def __init__(self, target: Any, arguments: dict[str, Any], shapes: Sequence[Shape], dtype: torch.dtype) -> None:
-        self.target, self.arguments, self.shapes, self.dtype = target, arguments, tuple(shapes), dtype
+    def __init__(
+        self, target: Any, arguments: dict[str, Any], shapes: Sequence[Shape], dtype: torch.dtype, memo: Memo
+    ) -> None:
+        self.target, self.arguments, self.shapes, self.dtype, self.memo = target, arguments, tuple(shapes), dtype, memo
 
     @property
     def shape(self) -> Shape:

@@ -70,29 +70,41 @@ def choose(
         return exact_plan(study, chosen, round_to)[0]
 
 
-def exact_plan(study: Study, chosen: Bools, round_to: int) -> tuple[Plan, Bools]:
+def exact_plan(study: Study, chosen: Bools, round_to: int, *, dead_too: bool = False) -> tuple[Plan, Bools]:
     """The plan that cuts the chosen channels, less those that could not go exactly; and its carriers, `[n_channels]`.
 
-    Chosen channels are zeroed where they are written. Those that something would still notice are zeroed where they
-    are read, too; those that stay all the same are dropped from the choice, until what is zeroed is what goes (or
-    stays to carry a constant).
+    With `dead_too` it cuts what is dead beside them, as well: that is not zeroed, for it asks for nothing.
     """
     columns = np.zeros_like(chosen)
     while True:
-        masked = _zeroed(study, chosen, columns)
-        decision = decide(masked.case, allowed=chosen, round_to=round_to)
-        zeroed = ~decision.alive | decision.carrying(masked.readings)
-        blocked = chosen & ~zeroed
-        if blocked.any():
-            # read all the same: zero the columns that read them; if that was done already, they stay
-            chosen, columns = (chosen, blocked) if not columns.any() else (chosen & zeroed, columns & zeroed)
-            continue
-        done = operate(masked, Plan, allowed=chosen, columns=columns, round_to=round_to)
+        masked, chosen, columns = zeroed_exactly(study, chosen, columns, round_to, dead_too=dead_too)
+        allowed = None if dead_too else chosen
+        done = operate(masked, Plan, allowed=allowed, columns=columns, round_to=round_to)
         carriers = _carriers_of(masked, done)
         final = chosen & (~done.alive | carriers)
         if np.array_equal(final, chosen):
             return done.cuts, carriers
         chosen, columns = final, columns & final
+
+
+def zeroed_exactly(
+    study: Study, chosen: Bools, columns: Bools, round_to: int, *, dead_too: bool = False
+) -> tuple[Study, Bools, Bools]:
+    """`(the study of a masked copy, the channels zeroed in it, those that are zeroed where they are read, too)`.
+
+    Chosen channels are zeroed where they are written. Those that something would still notice are zeroed where they
+    are read, too; those that stay all the same are dropped from the choice, until what is zeroed is what goes (or
+    stays to carry a constant).
+    """
+    while True:
+        masked = _zeroed(study, chosen, columns)
+        decision = decide(masked.case, allowed=None if dead_too else chosen, round_to=round_to)
+        zeroed = ~decision.alive | decision.carrying(masked.readings)
+        blocked = chosen & ~zeroed
+        if not blocked.any():
+            return masked, chosen, columns
+        # read all the same: zero the columns that read them; if that was done already, they stay
+        chosen, columns = (chosen, blocked) if not columns.any() else (chosen & zeroed, columns & zeroed)
 
 
 def _carriers_of(study: Study, done: Operation[Plan]) -> Bools:
@@ -106,7 +118,9 @@ def _carriers_of(study: Study, done: Operation[Plan]) -> Bools:
 
 
 def _zeroed(study: Study, chosen: Bools, columns: Bools) -> Study:
-    """The study of a copy whose chosen channels are zero."""
+    """The study of a copy whose chosen channels are zero; the study itself where none are."""
+    if not chosen.any():
+        return study
     model = copy.deepcopy(study.model)
     masked = study.with_weights_of(model)
     Plan(axes=(), zeros=tuple(zeros_of(study.program, study.coupling, chosen, columns))).mask_(model)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from surgery.layout import Ids, Layout
+from surgery.layout import Ids, Layout, distinct
 
 Bools = npt.NDArray[np.bool_]
 
@@ -171,13 +171,20 @@ class Coupling:
         return first
 
     @cached_property
+    def incidence(self) -> tuple[Ids, Ids]:
+        """Which channels live on which axes: `(position among the axes, channel)` of every pair, each once."""
+        channels = [self.channel_of[axis.ids].ravel() for axis in self.axes.values()]
+        axes = np.repeat(np.arange(len(channels)), [each.size for each in channels])
+        pairs = distinct(axes * self.n_channels + np.concatenate([*channels, np.empty(0, np.int64)]))
+        return np.divmod(pairs, max(self.n_channels, 1))
+
+    @cached_property
     def group_of(self) -> Ids:
         """The group of every channel: channels that live on the same axes are one group, `[n_channels]`."""
         generator = np.random.default_rng(0)
+        axes, channels = self.incidence
         signature = np.zeros(self.n_channels, np.uint64)
-        for axis in self.axes.values():
-            channels = np.unique(self.channel_of[axis.ids])
-            signature[channels] += generator.integers(1, 2**63, dtype=np.uint64)
+        np.add.at(signature, channels, generator.integers(1, 2**63, len(self.axes), dtype=np.uint64)[axes])
         # channels on the same axes but consumed side by side (the halves of a chunk) come apart where only one is tied
         _, groups = np.unique(signature, return_inverse=True)
         return groups.astype(np.int64)

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from surgery.layout import Shape
 
+Memo = dict[Any, Any]
+"""What was found of a value, to be found once."""
+
 MAX_ELEMENTS = 1 << 26
 """Computed constants larger than this are not followed: they count as varying."""
 

@@ -148,3 +148,9 @@ def survivors(block: Ids, alive: npt.NDArray[np.bool_]) -> Ids | None:
             return None
         sizes.append(int(counts[0]))
     return block[keep].reshape([sizes[dims.index(d)] if d in dims else 1 for d in range(block.ndim)])
+
+
+def distinct(numbers: Ids) -> Ids:
+    """The different ones of some numbers, in order: what `np.unique` gives, several times faster on long arrays."""
+    ordered = np.sort(numbers, axis=None)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if ordered.size else ordered

@@ -74,6 +74,12 @@ class Result:
             if group.keep_alive:
                 keepers = ", ".join(f"{name} ({count})" for name, count in group.keep_alive[:4])
                 lines.append(f"    written by {keepers}")
+        if apart := sum(group.alignable for group in self.plan.groups):
+            stranded = sum(group.stranded for group in self.plan.groups)
+            lines.append(
+                f"  stranded in all: {stranded}; for {apart} of them masks disagree: `surgery align` makes them agree, "
+                "`surgery explain` says what that frees"
+            )
         return lines
 
 

@@ -82,8 +82,10 @@ def shrink(
     if not inplace:
         carry_hooks_(model, result.model)
         return result
-    own = cut_(result.plan.mask_(masked), result.plan) if not result.plan.empty else masked
-    return replace(result, model=own)
+    result = replace(result, model=masked)  # the copy that was tried gives its memory back first
+    if not result.plan.empty:
+        cut_(result.plan.mask_(masked), result.plan)
+    return result
 
 
 def carried_out(

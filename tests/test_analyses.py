@@ -57,7 +57,9 @@ def test_dead_and_stranded_are_told() -> None:
     (stranded,) = analysis.stranded
     assert stranded.stranded == 2
     assert "layer_norm averages over this axis" in stranded.blockers[0][0]
-    assert "stranded 2 in b.weight" in str(analysis)
+    assert "b.weight: 2 of 6 channels are stranded" in str(analysis)
+    assert "aligning the masks does not help 2, pinned" in str(analysis)
+    assert analysis.aligning is None
 
 
 def test_an_op_without_a_rule_is_reported_and_pins() -> None:

@@ -30,6 +30,27 @@ def test_a_slice_of_one_channel_takes_the_same_channel_after_the_cut() -> None:
     shrunk(zero_rows_(lively(Tapped()), stem=[0, 1]), image())
 
 
+class Windowed(nn.Module):
+    """Takes its first channels and all rows of the image but the last, by attributes of its own."""
+
+    def __init__(self, rows: int | None) -> None:
+        super().__init__()
+        self.stem, self.head, self.stop, self.rows = nn.Conv2d(3, 8, 1), nn.Conv2d(2, 2, 1), 2, rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        return self.head(y[:, : self.stop] if self.rows is None else y[:, : self.stop, : self.rows])
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+def test_a_slice_that_takes_all_that_is_left_is_dropped_by_python_and_no_mismatch(rows: int | None) -> None:
+    # y[:, :2] of two channels is an alias, or nothing where another dim is sliced, too
+    slim = shrunk(lively(Windowed(rows)), image())
+    assert slim.plan.axis("stem.weight").keep == (0, 1)
+    smaller = shrunk(zero_rows_(lively(Windowed(rows)), stem=[0]), image())
+    assert smaller.plan.axis("stem.weight").keep == (1,)
+
+
 def test_a_convolution_that_the_cut_makes_depthwise_is_no_mismatch() -> None:
     net = lively(nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 12, 1, groups=2), nn.Conv2d(12, 2, 1)))
     zero_rows_(net, **{"1": [*range(1, 6), *range(7, 12)]})

@@ -13,20 +13,25 @@ import surgery.rules  # noqa: F401  # fills the rule table
 from surgery.analysis.capture import Program, shapes_of
 from surgery.analysis.writes import written_argument
 from surgery.calls import KnownCall
-from surgery.known import MAX_ELEMENTS, Known
+from surgery.known import MAX_ELEMENTS, Known, Memo
 from surgery.registry import arguments, find_rule
 from surgery.rules.pointwise import run
 
 
 @dataclass(frozen=True)
 class Constants:
-    """What is known of every value of a program, by node name (`Known`, or a tuple of them)."""
+    """What is known of every value of a program, by node name (`Known`, or a tuple of them).
+
+    `memo` holds what was found of the weights on the way, for whoever asks again.
+    """
 
     known: Mapping[str, Any]
+    memo: Memo
 
 
-def constants(program: Program, dtype: torch.dtype = torch.float64) -> Constants:
-    """Propagate the parameters' values; arithmetic is done in `dtype`."""
+def constants(program: Program, dtype: torch.dtype = torch.float64, memo: Memo | None = None) -> Constants:
+    """Propagate the parameters' values; arithmetic is done in `dtype`. `memo` is that of an earlier pass."""
+    memo = {} if memo is None else memo
     env: dict[fx.Node, Any] = {}
     by_name: dict[str, Any] = {}
     with torch.no_grad():
@@ -34,14 +39,14 @@ def constants(program: Program, dtype: torch.dtype = torch.float64) -> Constants
             if node.op == "placeholder":
                 env[node] = _placeholder(program, node)
             elif node.op == "call_function":
-                env[node] = _step(node, env, dtype)
+                env[node] = _step(node, env, dtype, memo)
                 written = written_argument(node)
                 if written is not None and isinstance(env[node], Known):
                     env[written] = env[node]
             else:
                 env[node] = None
             by_name[node.name] = env[node]
-    return Constants(by_name)
+    return Constants(by_name, memo)
 
 
 def _placeholder(program: Program, node: fx.Node) -> Known | None:
@@ -57,12 +62,12 @@ def _placeholder(program: Program, node: fx.Node) -> Known | None:
     return exactly if isinstance(tensor, nn.Parameter) else Known.of(exactly.shape, exactly.value, exactly.varies)
 
 
-def _step(node: fx.Node, env: dict[fx.Node, Any], dtype: torch.dtype) -> Any:
+def _step(node: fx.Node, env: dict[fx.Node, Any], dtype: torch.dtype, memo: Memo) -> Any:
     bound = fx.map_arg(arguments(node.target, node.args, node.kwargs), env.get)
     shapes = shapes_of(node)
     if not shapes:
         return None
-    call = KnownCall(node.target, bound, shapes, dtype)
+    call = KnownCall(node.target, bound, shapes, dtype, memo)
     rule = find_rule(node.target)
     if rule is not None and rule.knows is not None:
         try:

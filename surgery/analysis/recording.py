@@ -12,7 +12,7 @@ import dataclasses
 import operator
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -87,7 +87,7 @@ def _forward(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 @contextmanager
 def _attributes_kept(model: nn.Module) -> Iterator[None]:
     """What forward assigns to its modules, or puts into their lists and dicts, is taken back and noticed."""
-    containers = [kept for module in model.modules() for kept in _containers(vars(module))]
+    containers = [kept for module in model.modules() for kept in _held(module)]
     before = [kept.copy() for kept in containers]
     try:
         yield
@@ -95,6 +95,19 @@ def _attributes_kept(model: nn.Module) -> Iterator[None]:
         changed = [_restored_(kept, old) for kept, old in zip(containers, before, strict=True)]
     if any(changed):
         raise UnsureError("forward assigns to attributes")
+
+
+def _held(module: nn.Module) -> Iterator[dict[Any, Any] | list[Any]]:
+    """A module's attributes, its tensors and children by name, and every container in an attribute of its own."""
+    attributes = vars(module)
+    yield from (attributes, module._parameters, module._buffers, module._modules)
+    for name, value in attributes.items():
+        if name not in _REGISTRIES:
+            yield from _containers(value)
+
+
+_REGISTRIES = frozenset(vars(nn.Module()))
+"""What every module holds: its parameters, buffers, children and hooks."""
 
 
 def _containers(value: Any) -> Iterator[dict[Any, Any] | list[Any]]:
@@ -135,7 +148,7 @@ class _Tape:
         self.made: dict[int, fx.Node] = {}
         self.alive: list[Any] = []  # ids stay unique while their tensors live
         self.places = _Places(self.model)
-        self.answers = _Answers(self.fakes)
+        self.answers = _Answers(self.fakes, self.faked)
         model = self.model
         self.last: fx.Node | None = None
         parameters = model.named_parameters(remove_duplicate=False)
@@ -160,24 +173,34 @@ class _Tape:
         self.node_of[id(fake)] = self._place("input", fake)
         return fake
 
-    def faked(self, tensor: Tensor) -> Tensor:
-        """The fake tensor that flows for this one; a tensor never seen before is a constant of the code."""
+    def node(self, tensor: Tensor) -> fx.Node:
+        """What a tensor stands for in the graph; one never seen before is a constant of the code."""
+        fake = self.fake_of.get(id(tensor), tensor)
+        found = self.node_of.get(id(fake))
+        if found is not None:
+            return found
         if type(tensor) is FakeTensor:
-            if id(tensor) not in self.node_of:
-                self.node_of[id(tensor)] = self._made(tensor)
-                self.alive.append(tensor)
-            return tensor
-        if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
+            found = self._made(tensor)
+        elif type(tensor) in (Tensor, nn.Parameter, nn.Buffer):
+            found = self._place("lifted", tensor)
+            self.lifted[found.name] = tensor
+        else:
             raise UnsureError(f"a {type(tensor).__name__}")
+        self.alive.append(tensor)
+        self.node_of[id(tensor)] = found
+        return found
+
+    def faked(self, tensor: Tensor) -> Tensor:
+        """The fake tensor that flows for one that has a node."""
+        if type(tensor) is FakeTensor:
+            return tensor
         fake = self.fake_of.get(id(tensor))
         if fake is None:
-            node = self.node_of.get(id(tensor))
-            if node is None:
-                node = self._place("lifted", tensor)
-                self.lifted[node.name] = tensor
-            self.alive.append(tensor)
-            fake = self.fake_of[id(tensor)] = self._fake(tensor)
-            self.node_of[id(tensor)] = self.node_of[id(fake)] = node
+            if tensor.layout is not torch.strided or tensor.is_quantized:
+                raise UnsureError(f"a tensor of layout {tensor.layout}")
+            fake = blank(self.fakes, tensor.shape, tensor.stride(), tensor.dtype, tensor.device, False)
+            self.node_of[id(fake)] = self.node_of[id(tensor)]
+            self.fake_of[id(tensor)] = fake
         return fake
 
     def _made(self, tensor: Tensor) -> fx.Node:
@@ -187,20 +210,13 @@ class _Tape:
             raise UnsureError("a tensor of another capture")
         return node
 
-    def _fake(self, tensor: Tensor) -> Tensor:
-        """A fake tensor of the same shape, strides, dtype and device."""
-        if tensor.layout is not torch.strided or tensor.is_quantized:
-            raise UnsureError(f"a tensor of layout {tensor.layout}")
-        return blank(self.fakes, tensor.shape, tensor.stride(), tensor.dtype, tensor.device, False)
-
     def write(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an op on fake tensors and put it down."""
         if not isinstance(func, torch._ops.OpOverload) or torch.Tag.data_dependent_output in func.tags:
             raise UnsureError(str(func))
         if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
             raise UnsureError("autocast")
-        args, kwargs = _mapped(args, self.faked), _mapped(kwargs, self.faked)
-        arguments, settings = _mapped(args, self._node), _mapped(kwargs, self._node)
+        arguments, settings = _mapped(args, self.node), _mapped(kwargs, self.node)
         answer = self.answers(func, args, kwargs)
         if func.name().startswith(SILENT):
             return answer
@@ -213,9 +229,6 @@ class _Tape:
         if isinstance(answer, Tensor) and not node.all_input_nodes:
             self.made[answer.untyped_storage()._cdata] = node
         return answer
-
-    def _node(self, tensor: Tensor) -> fx.Node:
-        return self.node_of[id(tensor)]
 
     def _name_outputs(self, answer: Any, node: fx.Node) -> None:
         self.alive.append(answer)
@@ -234,11 +247,11 @@ class _Tape:
 
     def close(self, answer: Any) -> Recording:
         """Write the output, drop what nobody reads."""
-        leaves = [self.faked(leaf) if isinstance(leaf, Tensor) else leaf for leaf in pytree.tree_leaves(opened(answer))]
+        leaves = pytree.tree_leaves(opened(answer))
         for leaf in leaves:
             if not isinstance(leaf, Tensor | int | float | complex | str | None):
                 raise UnsureError(f"an output of type {type(leaf).__name__}")
-        self.graph.output(tuple(self._node(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
+        self.graph.output(tuple(self.node(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
         for node in reversed(self.graph.nodes):
             if node.op == "call_function" and not node.users and not _matters(node):
                 self.graph.erase_node(node)
@@ -248,25 +261,24 @@ class _Tape:
 class _Answers:
     """Fake answers of ops. The layers of a net repeat: what an op makes of the same shapes is known the second time."""
 
-    def __init__(self, fakes: FakeTensorMode) -> None:
-        self.fakes = fakes
+    def __init__(self, fakes: FakeTensorMode, faked: Callable[[Tensor], Tensor]) -> None:
+        self.fakes, self.faked = fakes, faked
         self.known: dict[Any, tuple[Any, ...]] = {}
 
     def __call__(self, func: torch._ops.OpOverload, args: Any, kwargs: Any) -> Any:
-        """`func(*args, **kwargs)` on fake tensors."""
-        if not _makes_one_tensor(func):
-            return func(*args, **kwargs)
-        key = (func, torch.get_default_dtype(), _key(args), _key(kwargs))
+        """`func(*args, **kwargs)` on the fake tensors that flow for the given ones."""
+        key = (func, torch.get_default_dtype(), _key(args), _key(kwargs)) if _makes_one_tensor(func) else None
         known = self.known.get(key)
         if known is not None:
-            return blank(self.fakes, *known) if known else args[0]
+            return blank(self.fakes, *known) if known else self.faked(args[0])
+        args, kwargs = _mapped(args, self.faked), _mapped(kwargs, self.faked)
         answer = func(*args, **kwargs)
-        if func._schema.is_mutable and answer is args[0]:
+        if key is not None and func._schema.is_mutable and answer is args[0]:
             self.known[key] = ()
-            return answer
-        inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if all(answer.untyped_storage()._cdata != one.untyped_storage()._cdata for one in inputs):
-            self.known[key] = _facts(answer)
+        elif key is not None and not func._schema.is_mutable:
+            inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            if all(answer.untyped_storage()._cdata != one.untyped_storage()._cdata for one in inputs):
+                self.known[key] = _facts(answer)
         return answer
 
 

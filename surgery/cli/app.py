@@ -10,6 +10,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
+from surgery.cli.aligning import align
 from surgery.cli.benching import bench
 from surgery.cli.choosing import choose
 from surgery.cli.demonstrating import demo
@@ -57,6 +58,6 @@ def _quiet(command: Callable[P, Outcome]) -> Callable[P, Outcome]:
     return run
 
 
-for command in (shrink, choose, explain, export, bench, verify):
+for command in (shrink, choose, align, explain, export, bench, verify):
     app.command(no_args_is_help=True)(_quiet(command))
 app.command()(demo)  # tells its story on stdout as it goes

@@ -37,8 +37,8 @@ def explain(
     loaded = opened(model, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, factory=factory)
     analysis = analyses.analyze(loaded.model, args, kwargs)
     if parameter is None or index is None:
-        told = {field.name: getattr(analysis, field.name) for field in fields(analysis) if field.name != "plan"}
-        return Outcome(str(analysis), {"command": "explain", "model": model, **told})
+        told = {f.name: getattr(analysis, f.name) for f in fields(analysis) if f.name not in {"plan", "study"}}
+        return Outcome(str(analysis), {"command": "explain", "model": model, **told, "aligning": analysis.aligning})
     if analysis.plan is None:
         raise InputError("the model has no weights: it is on the meta device", "explain a model that holds its weights")
     text = analysis.plan.explain(parameter, index, dim)

@@ -11,6 +11,7 @@ FLAGS = {
     "overwrite=True": "--overwrite",
     "flush_subnormals=True": "--flush-subnormals",
     "prove=False": "--no-prove",
+    "agreement='any'": "--agreement any",
     "dynamic_shapes={}": "--static",
 }
 """How the command line writes what the package's own sentences say in Python."""

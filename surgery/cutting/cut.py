@@ -16,6 +16,8 @@ from surgery.errors import PlanError
 def cut_(model: nn.Module, cuts: Cuts) -> nn.Module:
     """Apply the cuts to a model whose weights are masked already (see `Cuts.mask_`).
 
+    Tensors get new memory where they change; the old is not written into.
+
     Tied parameters stay tied; dtype, device, requires_grad and hooks on parameters survive. Tensors on the meta device
     get their shapes only: nothing is computed for them.
 
@@ -50,13 +52,14 @@ def fold_(model: nn.Module, fold: Fold) -> None:
         raise PlanError(f"{fold.bias} has {bias.numel()} entries, the plan {delta.numel()}", "make the plan again")
     if bias.is_meta:
         return
-    bias.data.copy_((bias.detach().to("cpu", torch.float64) + delta).to(bias.device, bias.dtype))
+    bias.data = (bias.detach().to("cpu", torch.float64) + delta).to(bias.device, bias.dtype)
 
 
 def carry_(weight: Tensor, carry: Carry) -> None:
     """`W[:, onto] += sum of W[:, take] * ratio`, in float64 and cast once."""
     if weight.is_meta:
         return
+    weight.data = weight.data.clone()
     dim = 1 if carry.orientation == "out_in" else 0
     if carry.orientation == "out_in":
         per_group = weight.shape[1]
@@ -89,9 +92,11 @@ def _gather_all_(model: nn.Module, cuts: Cuts) -> None:
 
 def _gather_made_biases_(model: nn.Module, cuts: Cuts, folded: set[str]) -> None:
     """A bias that a fold made has no axis of its own: it follows the rows of its module's weight."""
-    known = {alias for axis in cuts.axes for alias in (axis.name, *axis.aliases)} | set(cuts.shapes)
+    made = folded - {alias for axis in cuts.axes for alias in (axis.name, *axis.aliases)} - set(cuts.shapes)
+    if not made:
+        return
     rows = {alias: axis for axis in cuts.axes for alias in (axis.name, *axis.aliases) if _hands_out(model, alias, axis)}
-    for name in folded - known:
+    for name in made:
         path = name.rpartition(".")[0]
         axis = rows.get(f"{path}.weight" if path else "weight")
         if axis is not None and axis.removed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -14,6 +13,7 @@ from surgery.coupling import Bools
 from surgery.cutting.cut import cut_
 from surgery.cutting.recheck import Mismatch, recheck
 from surgery.cutting.repair import find_edits, uneven
+from surgery.cutting.sharing import sharing_copy
 from surgery.deciding.build import build
 from surgery.deciding.cuts import Cuts
 from surgery.deciding.dead import decide, needs_fold
@@ -28,7 +28,10 @@ Kept = list[tuple[Ids, str]]
 
 @dataclass(frozen=True)
 class Operation(Generic[C]):
-    """A slim model, the cuts that made it, and which channels live on (`[n_channels]`)."""
+    """A slim model, the cuts that made it, and which channels live on (`[n_channels]`).
+
+    What stays whole in the slim model lies in the memory of the study's model.
+    """
 
     slim: nn.Module
     cuts: C
@@ -64,10 +67,10 @@ def operate(
             continue
         cuts = build(kind, study.program, study.coupling, study.known, study.readings, decision, columns=columns)
         if cuts.empty:
-            return Operation(copy.deepcopy(study.model), cuts, decision.alive)
+            return Operation(sharing_copy(study.model), cuts, decision.alive)
         edits = find_edits(study.model, study.program, study.coupling, decision.alive, banned)
         cuts = replace(cuts, edits=edits)
-        slim = cut_(copy.deepcopy(study.model), cuts)
+        slim = cut_(sharing_copy(study.model), cuts)
         mismatch = recheck(study.program, study.coupling, decision.alive, cuts, slim, study.inputs)
         if mismatch is None:
             return Operation(slim, cuts, decision.alive)

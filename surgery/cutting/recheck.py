@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import fx, nn
 
 from surgery.analysis.capture import Program, capture
 from surgery.analysis.couple import run
 from surgery.calls import Call
 from surgery.coupling import Axis, Bools, Coupling, Ledger, LedgerError
+from surgery.cutting.repair import shrunk
 from surgery.deciding.cuts import Cuts
 from surgery.errors import CaptureError
 from surgery.inputs import Inputs
@@ -107,18 +109,48 @@ def recheck(
             path = fold.bias.rpartition(".")[0]
             nodes = tuple(n.name for n in program.calls if program.module_of(n.name) == path)
             return Mismatch(nodes, path, "it does not read the bias that was made for a constant", fold.bias)
-    before_nodes = [n for n in program.nodes if n.op == "call_function"]
-    after_nodes = [n for n in after.nodes if n.op == "call_function"]
-    for old, new in zip(before_nodes, after_nodes, strict=False):
-        if old.target != new.target:
+    before_nodes = _without_whole_slices(program, after, coupling, alive)
+    for old, new in zip(before_nodes, after.calls, strict=False):
+        if old.target != new.target and not (new.target is ALIAS and old.target is SLICE):
             return _mismatch(program, old, f"{old.target} became {new.target}")
-        if (difference := _settings_differ(old, new)) is not None:
+        if old.target == new.target and (difference := _settings_differ(old, new)) is not None:
             return _mismatch(program, old, difference)
-    if len(before_nodes) != len(after_nodes):
-        return _mismatch(program, before_nodes[-1], f"{len(before_nodes)} ops became {len(after_nodes)}")
-    return _ids_differ(
-        program, coupling, alive, after, dict(zip((n.name for n in after_nodes), before_nodes, strict=True))
-    )
+    if len(before_nodes) != len(after.calls):
+        return _mismatch(program, before_nodes[-1], f"{len(before_nodes)} ops became {len(after.calls)}")
+    names = [n.name for n in after.calls]
+    return _ids_differ(program, coupling, alive, after, dict(zip(names, before_nodes, strict=True)))
+
+
+SLICE, ALIAS = torch.ops.aten.slice.Tensor, torch.ops.aten.alias.default
+
+
+def _without_whole_slices(program: Program, after: Program, coupling: Coupling, alive: Bools) -> list[fx.Node]:
+    """The ops before the cut, less the slices that take all there is after it: Python's indexing drops those.
+
+    Where it drops all of one index, it leaves an `alias`, which stands for the first of them.
+    """
+    alive_ids = alive[coupling.channel_of]
+    coming = list(after.calls)
+    kept: list[fx.Node] = []
+    for old in program.calls:
+        new = coming[len(kept)] if len(kept) < len(coming) else None
+        gone = old.target is SLICE and (new is None or new.target not in (SLICE, ALIAS) or not _same_dim(old, new))
+        if not (gone and _whole(old, coupling, alive_ids)):
+            kept.append(old)
+    return kept
+
+
+def _same_dim(old: fx.Node, new: fx.Node) -> bool:
+    """Whether two slices cut the same dim; an alias may stand for any."""
+    return new.target is ALIAS or old.args[1:2] == new.args[1:2]
+
+
+def _whole(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> bool:
+    """Whether a slice takes everything after the cut."""
+    source = node.args[0]
+    layouts = [coupling.layouts.get(n.name) for n in (node, source) if isinstance(n, fx.Node)]
+    sizes = [shrunk(layout, alive_ids) for layout in layouts if isinstance(layout, Layout)]
+    return len(sizes) == 2 and sizes[0] is not None and sizes[0] == sizes[1]
 
 
 def _mismatch(program: Program, node: fx.Node, fact: str) -> Mismatch:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -13,10 +13,10 @@ from torch import Tensor
 from surgery.analysis.capture import Program
 from surgery.analysis.constants import Constants
 from surgery.coupling import Axis, Bools, Coupling
-from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold, GroupCut, Zeros, already_zero, checksum
+from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold, Zeros, checksum
 from surgery.deciding.dead import Carrier, Decision, needs_fold
 from surgery.deciding.reads import Reading
-from surgery.layout import Ids
+from surgery.deciding.stranded import group_cuts
 from surgery.rules.convolution import oriented
 
 C = TypeVar("C", bound=Cuts)
@@ -43,19 +43,44 @@ def build(
     producers, _ = sides_of(program, coupling)
     masked = ~decision.alive | decision.carrying(readings)
     slices = zeros_of(program, coupling, masked, masked & columns if columns is not None else np.zeros_like(masked))
-    zeros = tuple(zeros for slice_ in slices if (zeros := already_zero(program.tensors[slice_.name], slice_)).positions)
+    empty = empty_slices(program, readings)
+    zeros = tuple(left for one in slices if (left := _already(program, empty, one)).positions)
     resting = program.tensors if folds or carries else {}
     return kind(
         axes=tuple(_axis_cut(program, coupling, decision, axis) for axis in coupling.axes.values()),
         folds=tuple(folds),
         carries=tuple(carries),
         zeros=zeros,
-        groups=tuple(_groups(program, coupling, readings, decision, producers)),
+        groups=tuple(group_cuts(program, coupling, readings, decision, producers)),
         reasons=tuple(decision.reasons),
         shapes={name: tuple(tensor.shape) for name, tensor in program.tensors.items()},
         checksums={name: checksum(tensor) for name, tensor in resting.items()},
         unused=program.unused,
     )
+
+
+def empty_slices(program: Program, readings: list[Reading]) -> dict[tuple[str, int], Bools]:
+    """Which rows and which columns of every weight are all zero, by `(weight, dim)`; `[positions]`."""
+    found: dict[tuple[str, int], Bools] = {}
+    for reading in readings:
+        name = program.parameters.get(reading.use.weight) if reading.use.weight is not None else None
+        if name is not None and reading.nonzero is not None:
+            rows, columns = (0, 1) if reading.use.orientation == "out_in" else (1, 0)
+            found[name, rows] = ~reading.busy_rows.ravel()
+            found[name, columns] = ~reading.busy_columns.ravel()
+    return found
+
+
+def _already(program: Program, empty: dict[tuple[str, int], Bools], zeros: Zeros) -> Zeros:
+    """Those of the positions that are zero as the weight is: a plan must not zero what is dead for another reason.
+
+    A channel that is constant because all that it reads is would become another constant than the one that was folded.
+    """
+    zero = empty.get((zeros.name, zeros.dim))
+    if zero is None:  # a table: nothing is contracted with it
+        zero = (program.tensors[zeros.name].detach().movedim(zeros.dim, 0).flatten(1) == 0).all(1).cpu().numpy()
+    positions = np.asarray(zeros.positions)
+    return replace(zeros, positions=tuple(positions[zero[positions]].tolist()))
 
 
 def _axis_cut(program: Program, coupling: Coupling, decision: Decision, axis: Axis) -> AxisCut:
@@ -132,7 +157,7 @@ def _delta(known: Constants, reading: Reading, folded: Bools) -> tuple[float, ..
     full = oriented(weight, groups, reading.use.orientation)  # (g, o, i, k)
     needed = np.flatnonzero(folded.any(0))
     constants = torch.from_numpy(np.where(folded, reading.value, 0.0)[:, needed])
-    columns = full[:, :, torch.from_numpy(needed)].to("cpu", torch.float64).sum(-1)
+    columns = full[:, :, torch.from_numpy(needed).to(full.device)].sum(-1, dtype=torch.float64).cpu()
     return tuple((columns * constants[:, None, :]).sum(-1).reshape(-1).tolist())
 
 
@@ -149,58 +174,3 @@ def _carry(reading: Reading, carrier: Carrier, folded: Bools) -> Carry:
         take=tuple((take + offset).tolist()),
         ratio=tuple(ratio.tolist()),
     )
-
-
-def zero_rows(program: Program, readings: list[Reading]) -> dict[str, tuple[Ids, Bools]]:
-    """By weight: the channels that it hands out, and which of its rows are all zero."""
-    found: dict[str, tuple[Ids, Bools]] = {}
-    for reading in readings:
-        if reading.rows is not None and reading.nonzero is not None and reading.use.weight is not None:
-            name = program.parameters.get(reading.use.weight, reading.use.weight)
-            found[name] = (reading.rows.ravel(), ~reading.nonzero.any(2).ravel())
-    return found
-
-
-def _groups(
-    program: Program, coupling: Coupling, readings: list[Reading], decision: Decision, producers: list[tuple[str, int]]
-) -> list[GroupCut]:
-    """Every group of channels, for people; kernels and the like are left out."""
-    n_groups = int(coupling.group_of.max(initial=-1)) + 1
-    members = np.bincount(coupling.group_of[coupling.reported], minlength=n_groups)
-    removed = np.bincount(coupling.group_of[~decision.alive & ~coupling.virtual], minlength=n_groups)
-    rows = zero_rows(program, readings)
-    zeroed = np.zeros(coupling.n_channels, bool)
-    for channels, zero in rows.values():
-        zeroed[channels[zero]] = True
-    stranded = zeroed & decision.alive & ~decision.carrying(readings)
-    axes: dict[int, list[Axis]] = {}
-    for axis in coupling.axes.values():
-        for group in np.unique(coupling.group_of[coupling.channel_of[axis.ids]]):
-            axes.setdefault(int(group), []).append(axis)
-    order = {key: index for index, key in enumerate(producers)}
-    made = []
-    for group, lived_on in axes.items():
-        if members[group] == 0:
-            continue
-        inside = coupling.group_of == group
-        here = stranded & inside
-        first = min(lived_on, key=lambda axis: order.get((axis.name, axis.dim), len(order)))
-        blockers = Counter(decision.reasons[code] for code in decision.reason[here].tolist())
-        made.append(
-            GroupCut(
-                name=first.name,
-                axes=tuple(str(axis) for axis in lived_on),
-                channels=int(members[group]),
-                removed=int(removed[group]),
-                stranded=int(here.sum()),
-                blockers=tuple(blockers.most_common()),
-                keep_alive=tuple(_keepers(rows, here).items()) if here.any() else (),
-            )
-        )
-    return made
-
-
-def _keepers(rows: Mapping[str, tuple[Ids, Bools]], stranded: Bools) -> dict[str, int]:
-    """By weight, how many stranded channels it writes something else than zero to."""
-    counts = {name: int((stranded[channels] & ~zero).sum()) for name, (channels, zero) in rows.items()}
-    return {name: count for name, count in counts.items() if count}

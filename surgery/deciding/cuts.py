@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -106,7 +106,10 @@ class GroupCut:
         removed: How many go.
         stranded: How many are zeroed in some producer and stay all the same.
         blockers: Why those stay, each with its count.
-        keep_alive: By producer, how many of the stranded channels it keeps alive.
+        keep_alive: By producer, how many of the alignable channels it keeps alive, the one with the most first.
+        alignable: How many of the stranded ones stay because another producer did not zero them: masks that agree
+            free them.
+        pinned: How many of the stranded ones are pinned: masks that agree do not free them.
     """
 
     name: str
@@ -116,6 +119,8 @@ class GroupCut:
     stranded: int = 0
     blockers: tuple[tuple[str, int], ...] = ()
     keep_alive: tuple[tuple[str, int], ...] = ()
+    alignable: int = 0
+    pinned: int = 0
 
 
 @dataclass(frozen=True)
@@ -320,17 +325,8 @@ def zero_(tensor: Tensor, zeros: Zeros) -> None:
     view[positions // per_group, :, positions % per_group] = 0
 
 
-def already_zero(tensor: Tensor, zeros: Zeros) -> Zeros:
-    """Those of the positions that are zero as the tensor is.
-
-    A plan must not zero a channel that is dead for another reason: constant because all that it reads is, it would
-    become another constant than the one that was folded.
-    """
-    front = tensor.detach().movedim(zeros.dim, 1 if zeros.conv_groups > 1 else 0)
-    if zeros.conv_groups > 1:
-        front = front.unflatten(0, (zeros.conv_groups, -1)).transpose(1, 2).flatten(0, 1)  # (g * n, other, ...)
-    zero = (front == 0).flatten(1).all(1).tolist()
-    return replace(zeros, positions=tuple(position for position in zeros.positions if zero[position]))
+PIECE = 1 << 16
+"""Elements that are summed at once, so that they stay in the processor's cache."""
 
 
 def checksum(tensor: Tensor) -> int:
@@ -338,12 +334,9 @@ def checksum(tensor: Tensor) -> int:
 
     A mask that is multiplied in leaves -0 where a mask that is written leaves 0: they count as the same.
     """
-    flat = tensor.detach().cpu().contiguous().view(-1)
-    if flat.is_floating_point():
-        flat = flat + 0.0
-    if flat.numel() == 0:
-        return 0
-    raw = flat.view(torch.uint8)
-    whole = raw[: raw.numel() // 4 * 4].view(torch.int32).sum(dtype=torch.int64)
-    rest = raw[raw.numel() // 4 * 4 :].sum(dtype=torch.int64)
-    return int(whole) + int(rest)
+    total = 0
+    for piece in tensor.detach().cpu().contiguous().view(-1).split(PIECE):
+        raw = (piece + 0.0 if piece.is_floating_point() else piece).view(torch.uint8)
+        whole = raw.numel() // 8 * 8
+        total += int(raw[:whole].view(torch.int64).sum()) + int(raw[whole:].sum(dtype=torch.int64))
+    return total

@@ -15,7 +15,7 @@ from surgery.analysis.constants import Constants
 from surgery.coupling import Bools, Coupling, Use
 from surgery.known import Known
 from surgery.layout import Ids
-from surgery.rules.convolution import nonzero_columns, oriented
+from surgery.rules.convolution import nonzero_columns
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,24 +64,45 @@ class Reading:
             zero: Bools = self.constant & (self.value == 0)
             return zero
         may = self.slot is not None and not self.use.borders
-        carried = self.use.borders and self.weight_name is not None and self.channels.shape[1] > 1
-        able: Bools = self.constant & ((self.value == 0) | may | carried)
+        able: Bools = self.constant & ((self.value == 0) | may | self.carries)
         return able
+
+    @property
+    def carries(self) -> bool:
+        """Whether an input that stays could take over the constants that meet the border here."""
+        return self.use.borders and self.weight_name is not None and self.channels.shape[1] > 1
 
     def read_by(self, alive: Bools) -> Bools:
         """Which inputs an alive output channel reads, `[g, i]`."""
         if self.nonzero is None:
             return np.ones(self.channels.shape, bool)
         if self.rows is None:
-            return np.asarray(self.nonzero.any(1))
+            return self.busy_columns
         lively = alive[self.rows]
         if lively.all():
-            return self._any_row
+            return self.busy_columns
+        if self._product:
+            return self.busy_columns & (self.busy_rows & lively).any(1, keepdims=True)
         return np.stack([block[keep].any(0) for block, keep in zip(self.nonzero, lively, strict=True)])
 
     @cached_property
-    def _any_row(self) -> Bools:
-        return np.asarray(self.nonzero.any(1)) if self.nonzero is not None else np.ones(self.channels.shape, bool)
+    def busy_rows(self) -> Bools:
+        """Outputs whose row is not all zero, `[g, o]`."""
+        assert self.nonzero is not None
+        return np.asarray(self.nonzero.any(2))
+
+    @cached_property
+    def busy_columns(self) -> Bools:
+        """Inputs whose column is not all zero, `[g, i]`."""
+        assert self.nonzero is not None
+        return np.asarray(self.nonzero.any(1))
+
+    @cached_property
+    def _product(self) -> bool:
+        """Whether every busy row reads every busy column, as whole rows and columns of zeros leave it."""
+        assert self.nonzero is not None
+        most = int((self.busy_rows.sum(1) * self.busy_columns.sum(1)).sum())
+        return int(np.count_nonzero(self.nonzero)) == most
 
 
 def readings(model: nn.Module, program: Program, coupling: Coupling, known: Constants) -> list[Reading]:
@@ -97,7 +118,7 @@ def _reading(model: nn.Module, program: Program, coupling: Coupling, known: Cons
     weight: Known | None = known.known[use.weight] if use.weight is not None else None
     nonzero = None
     if weight is not None and weight.everything:
-        nonzero = nonzero_columns(oriented(weight.full(), shape[0], use.orientation)).numpy()
+        nonzero = nonzero_columns(weight, shape[0], use.orientation, known.memo).cpu().numpy()
     slot, refusal = _slot(model, program, use)
     if use.weight is not None and nonzero is None:
         slot, refusal = None, "its weight varies with the input"

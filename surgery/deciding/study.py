@@ -64,9 +64,9 @@ class Study:
     def case(self) -> Case:
         """What a decision rests on."""
         case = Case(self.coupling, self.readings, self.program.where)
-        bordered = [i for i, r in enumerate(self.readings) if r.use.borders and (r.constant & (r.value != 0)).any()]
+        bordered = [i for i, r in enumerate(self.readings) if r.carries and (r.constant & (r.value != 0)).any()]
         if bordered:
-            run_time = constants(self.program, self.dtype)
+            run_time = constants(self.program, self.dtype, self.known.memo)
             for index in bordered:
                 use = self.readings[index].use
                 operand: Known = run_time.known[use.operand]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from surgery.calls import Call, KnownCall, Value
 from surgery.coupling import KERNEL, Orientation
-from surgery.known import Known
+from surgery.known import Known, Memo
 from surgery.layout import Ids, Layout
 from surgery.registry import rule
 
@@ -211,7 +211,7 @@ def contracted(
         return Known.anything(call.shape)
     value, constant = input.along(dim)
     full = oriented(weight.full(), conv_groups, orientation)  # (g, o, i, k)
-    nonzero = nonzero_columns(full)  # (g, o, i)
+    nonzero = nonzero_columns(weight, conv_groups, orientation, call.memo)  # (g, o, i)
     steady = constant & ((value == 0) if borders else torch.ones_like(constant))
     varies = (nonzero & ~steady.reshape(conv_groups, 1, -1)).any(-1).reshape(-1)
     if bias is not None:
@@ -219,18 +219,37 @@ def contracted(
         varies = varies | ~bias_constant
     if bool(varies.all()):
         return Known.anything(call.shape)
-    quiet = (~varies).nonzero()[:, 0]
     constants = torch.where(constant, value.to("cpu", call.dtype), 0.0).reshape(conv_groups, -1)
-    groups = quiet // full.shape[1]
-    rows = full.reshape(-1, *full.shape[2:])[quiet].to("cpu", call.dtype).sum(-1)  # (q, i)
+    adding = ~varies & (nonzero & (constants != 0).unsqueeze(1)).any(-1).reshape(-1)
+    rows = adding.nonzero()[:, 0]
+    added = full.reshape(-1, *full.shape[2:])[rows].to("cpu", call.dtype).sum(-1)  # (rows, i)
     out = torch.zeros(varies.numel(), dtype=call.dtype)
-    out[quiet] = (rows * constants[groups]).sum(-1)
+    out[rows] = (added * constants[rows // full.shape[1]]).sum(-1)
     if bias is not None:
-        out[quiet] += bias_value[quiet].to("cpu", call.dtype)
+        out += torch.where(varies, 0.0, bias_value.to("cpu", call.dtype))
     shape = [-1 if d == dim else 1 for d in range(len(call.shape))]
     return Known.of(call.shape, out.reshape(shape), varies.reshape(shape))
 
 
-def nonzero_columns(weight: Tensor) -> Tensor:
-    """Where any kernel element of `[g, o, i, k]` is not zero, `[g, o, i]`."""
-    return (weight != 0).any(-1)
+def nonzero_columns(weight: Known, conv_groups: int, orientation: Orientation, memo: Memo) -> Tensor:
+    """Where any kernel element of a known weight is not zero, `[g, o, i]`; found once and remembered in `memo`."""
+    value = weight.value
+    key = (value.data_ptr(), value.shape, value.stride(), value.dtype, weight.shape, conv_groups, orientation)
+    if key not in memo:
+        full = oriented(weight.full(), conv_groups, orientation)
+        blocks = full.flatten(0, 1).split(max(1, ROWS_AT_ONCE // max(1, math.prod(full.shape[2:]))))
+        found = torch.cat([_any_element(block) for block in blocks]).reshape(full.shape[:-1])
+        memo[key] = (value, found)  # the tensor stays alive, and its address its own
+    found_before: Tensor = memo[key][1]
+    return found_before
+
+
+ROWS_AT_ONCE = 1 << 22
+"""How many elements are looked at in one go: what is made on the way stays small beside the model."""
+
+
+def _any_element(rows: Tensor) -> Tensor:
+    """`[rows, i, k] -> [rows, i]`, fast: a sum of magnitudes is zero only where each is."""
+    if rows.shape[-1] == 1:
+        return rows.squeeze(-1) != 0 if rows.is_complex() else rows.squeeze(-1).bool()
+    return rows.abs().sum(-1) != 0 if rows.is_floating_point() else (rows != 0).any(-1)

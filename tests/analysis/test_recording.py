@@ -15,9 +15,17 @@ from torch._subclasses.fake_tensor import FakeTensor
 from surgery.analysis.capture import Program, capture, evaluating, exported
 from surgery.analysis.recording import UnsureError, record
 from surgery.inputs import Inputs
-from tests.test_real_nets import timm_net, torchvision_net
 
 X = torch.randn(2, 4, 6, 6)
+
+
+def torchvision_net(name: str) -> nn.Module:
+    from torchvision import models
+
+    from benchmarks import torchvision_cpu  # noqa: F401  # before torchvision
+
+    net: nn.Module = models.get_model(name, weights=None)
+    return net
 
 
 def steps(program: Program) -> list[tuple[str, str, Any]]:
@@ -85,7 +93,6 @@ class Branchy(nn.Module):
         pytest.param(lambda: torchvision_net("resnet18"), id="resnet18"),
         pytest.param(lambda: torchvision_net("shufflenet_v2_x0_5"), id="shufflenet"),
         pytest.param(lambda: torchvision_net("mobilenet_v3_small"), id="mobilenet"),
-        pytest.param(lambda: timm_net("repvgg_a0"), id="repvgg"),
     ],
 )
 def test_nets_are_recorded_as_export_captures_them(model: Any) -> None:

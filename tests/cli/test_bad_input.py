@@ -107,6 +107,9 @@ def test_options_out_of_range(surgery: CommandLine) -> None:
         ("shrink", *model, "--plan", "none.json"): "cannot read the plan none.json: No such file or directory\n",
         ("choose", *model, "--keep-ratio", "0"): "keep_ratio is 0.0\n  -> give the share of channels to keep",
         ("choose", *model, "--importance", "l3"): "unknown importance 'l3'\n  -> choose one of l1, l2",
+        ("align", *model, "--agreement", "all"): "unknown agreement 'all'\n  -> choose one of any, average",
+        ("align", *model, "--round-to", "0"): "round_to is 0\n  -> give a whole number of channels, at least 1",
+        ("align", *model): "no channel is zeroed in Net: there are no masks to align\n  -> mask it first",
         ("export", *model, "--to", "model.tflite"): "",
         ("export", *model, "--to", "a.pt", "--to", "a.pt"): "'a.pt' is named 2 times\n  -> name each file once",
         ("export", *model, "--to", "no/a.pt"): "the directory 'no' does not exist\n  -> create it first",
@@ -139,7 +142,7 @@ def test_what_exists_is_found_before_the_work(surgery: CommandLine, monkeypatch:
     assert said.startswith("'mine' was not written by surgery: it has no surgery.json of ours")
     said = refused(surgery, "shrink", *model, "-o", "no/slim")
     assert said == f"the directory {str(surgery.place / 'no')!r} does not exist\n  -> create it first"
-    for words in (("choose", *model), ("bench", f"a={model[0]}", *IMAGE)):
+    for words in (("choose", *model), ("align", *model), ("bench", f"a={model[0]}", *IMAGE)):
         said = refused(surgery, *words, "-o", "plan.json")
         assert said == "'plan.json' exists already\n  -> pass --overwrite, or choose another path"
         assert refused(surgery, *words, "-o", "mine") == "'mine' is a directory\n  -> give the path of a file"
@@ -188,7 +191,7 @@ def test_interrupted(surgery: CommandLine) -> None:
 def test_help_and_version(surgery: CommandLine) -> None:
     ran = surgery("--help")
     assert ran.code == 0
-    for command in ("shrink", "choose", "explain", "export", "bench", "verify", "demo"):
+    for command in ("shrink", "choose", "align", "explain", "export", "bench", "verify", "demo"):
         assert f"\n  {command} " in ran.out
         assert surgery(command, "--help").code == 0
     assert "prune" not in ran.out

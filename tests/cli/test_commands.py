@@ -110,7 +110,8 @@ def test_explain(surgery: CommandLine) -> None:
     ran = surgery("explain", "cli_zoo:masked", *IMAGE, "--json")
     assert ran.code == 0
     assert set(ran.data) == {
-        "command", "model", "groups", "pinned", "unruled_ops", "dead", "stranded", "removable_share", "unused"
+        "command", "model", "groups", "pinned", "unruled_ops", "dead", "stranded", "removable_share", "unused",
+        "aligning",
     }  # fmt: skip
     assert ran.data["groups"][0]["name"] == "conv1.weight"
     ran = surgery("explain", "cli_zoo:masked", *IMAGE, "conv2.weight", "2")
