@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks import masked_vs_slim
+from benchmarks import analyzer, masked_vs_slim, widths
 
 if __name__ == "__main__":
     masked_vs_slim.main()
+    analyzer.main()
+    widths.main()

@@ -1,20 +1,58 @@
-"""Write the README's table from the committed results: `python -m benchmarks.readme`."""
+"""Write the README's tables from the committed results: `python -m benchmarks.readme`."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.masked_vs_slim import RESULTS
+from benchmarks import analyzer, analyzer_table, masked_vs_slim, widths, widths_table
 from surgery import Benchmark
 
 README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- results: begin (python -m benchmarks.readme) -->", "<!-- results: end -->"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A stretch of the README that is generated: the name in its markers, its results, and how they become markdown."""
+
+    name: str
+    results: Path
+    table: Callable[[dict[str, Any]], str]
+
+    @property
+    def begin(self) -> str:
+        """The marker above it."""
+        return f"<!-- {self.name}: begin (python -m benchmarks.readme) -->"
+
+    @property
+    def end(self) -> str:
+        """The marker below it."""
+        return f"<!-- {self.name}: end -->"
+
+    def text(self) -> str:
+        """What stands between the markers."""
+        if not self.results.exists():
+            return "Not measured yet: `make bench`."
+        return self.table(json.loads(self.results.read_text()))
+
+    def written(self, text: str) -> str:
+        """The README's text with this section made anew.
+
+        Raises:
+            ValueError: The markers are not there.
+        """
+        before, begin, rest = text.partition(self.begin)
+        _, end, after = rest.partition(self.end)
+        if not begin or not end:
+            raise ValueError(f"README.md has no {self.begin} ... {self.end}: put both where the table belongs")
+        return f"{before}{begin}\n{self.text()}\n{end}{after}"
 
 
 def table(facts: dict[str, Any]) -> str:
-    """The results as markdown."""
+    """Masked against slim, as markdown."""
     timed = Benchmark.from_json(json.dumps(facts["benchmark"]))
     machine = timed.machine
     params, macs = facts["params"], facts["macs"]
@@ -42,11 +80,20 @@ def table(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+SECTIONS = (
+    Section("results", masked_vs_slim.RESULTS, table),
+    Section("analyzer", analyzer.RESULTS, analyzer_table.table),
+    Section("widths", widths.RESULTS, widths_table.table),
+)
+BEGIN, END = SECTIONS[0].begin, SECTIONS[0].end
+
+
 def main() -> None:
-    """Put the table between the README's markers."""
-    before, _, rest = README.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    README.write_text(f"{before}{BEGIN}\n{table(json.loads(RESULTS.read_text()))}\n{END}{after}")
+    """Make every section anew."""
+    text = README.read_text()
+    for section in SECTIONS:
+        text = section.written(text)
+    README.write_text(text)
 
 
 if __name__ == "__main__":
