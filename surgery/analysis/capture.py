@@ -85,6 +85,15 @@ class Program:
 
     def where(self, name: str) -> str:
         """The op's place, for people: its module, and the line of code where that is the model's own."""
+        if name not in self._places:
+            self._places[name] = self._place(name)
+        return self._places[name]
+
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        return {}
+
+    def _place(self, name: str) -> str:
         module, line = self.module_of(name), self.line_of(name)
         if module and self._is_library(name):
             return module

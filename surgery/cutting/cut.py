@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from surgery.cutting.modules import correct_numbers_
 from surgery.cutting.repair import set_
 from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold
 from surgery.errors import PlanError
+
+Owners = Mapping[str, nn.Module]
+"""The modules of a model by path."""
 
 
 def cut_(model: nn.Module, cuts: Cuts) -> nn.Module:
@@ -26,6 +29,8 @@ def cut_(model: nn.Module, cuts: Cuts) -> nn.Module:
     """
     tensors = cuts.tensors_of(model)
     with torch.no_grad():
+        for name in dict.fromkeys(carry.weight for carry in cuts.carries):
+            tensors[name].data = tensors[name].data.clone()
         for carry in cuts.carries:
             carry_(tensors[carry.weight], carry)
         for fold in cuts.folds:
@@ -59,7 +64,6 @@ def carry_(weight: Tensor, carry: Carry) -> None:
     """`W[:, onto] += sum of W[:, take] * ratio`, in float64 and cast once."""
     if weight.is_meta:
         return
-    weight.data = weight.data.clone()
     dim = 1 if carry.orientation == "out_in" else 0
     if carry.orientation == "out_in":
         per_group = weight.shape[1]
@@ -83,39 +87,41 @@ def _gather_all_(model: nn.Module, cuts: Cuts) -> None:
         if axis.removed:
             by_name.setdefault(axis.name, []).append(axis)
     folded = {fold.bias for fold in cuts.folds}
+    owners = dict(model.named_modules(remove_duplicate=False))
     for name, axes in by_name.items():
-        old = _tensor(model, name)
+        old = _tensor(owners, name)
         new = gathered(old.detach(), axes)
-        _replace_(model, axes[0].aliases or (name,), old, new)
-    _gather_made_biases_(model, cuts, folded)
+        _replace_(owners, axes[0].aliases or (name,), old, new)
+    _gather_made_biases_(owners, cuts, folded)
 
 
-def _gather_made_biases_(model: nn.Module, cuts: Cuts, folded: set[str]) -> None:
+def _gather_made_biases_(owners: Owners, cuts: Cuts, folded: set[str]) -> None:
     """A bias that a fold made has no axis of its own: it follows the rows of its module's weight."""
     made = folded - {alias for axis in cuts.axes for alias in (axis.name, *axis.aliases)} - set(cuts.shapes)
     if not made:
         return
-    rows = {alias: axis for axis in cuts.axes for alias in (axis.name, *axis.aliases) if _hands_out(model, alias, axis)}
+    every = [(alias, axis) for axis in cuts.axes for alias in (axis.name, *axis.aliases)]
+    rows = {alias: axis for alias, axis in every if _hands_out(owners, alias, axis)}
     for name in made:
         path = name.rpartition(".")[0]
         axis = rows.get(f"{path}.weight" if path else "weight")
         if axis is not None and axis.removed:
-            old = _tensor(model, name)
+            old = _tensor(owners, name)
             keep = torch.tensor(axis.keep, device=old.device)
-            _replace_(model, (name,), old, old.detach().index_select(0, keep))
+            _replace_(owners, (name,), old, old.detach().index_select(0, keep))
 
 
-def _hands_out(model: nn.Module, name: str, axis: AxisCut) -> bool:
+def _hands_out(owners: Owners, name: str, axis: AxisCut) -> bool:
     path, _, attribute = name.rpartition(".")
     if attribute != "weight":
         return False
-    transposed = isinstance(model.get_submodule(path), nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    transposed = isinstance(owners[path], nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
     return axis.dim == (1 if transposed else 0)
 
 
-def _tensor(model: nn.Module, name: str) -> Tensor:
+def _tensor(owners: Owners, name: str) -> Tensor:
     path, _, attribute = name.rpartition(".")
-    tensor: Tensor = getattr(model.get_submodule(path), attribute)
+    tensor: Tensor = getattr(owners[path], attribute)
     return tensor
 
 
@@ -148,7 +154,7 @@ def _gathered_by_group(tensor: Tensor, inner: AxisCut, others: Sequence[AxisCut]
     return picked.contiguous()
 
 
-def _replace_(model: nn.Module, names: Sequence[str], old: Tensor, new: Tensor) -> None:
+def _replace_(owners: Owners, names: Sequence[str], old: Tensor, new: Tensor) -> None:
     """Put the new tensor under all names of the old one; parameters keep what is attached to them."""
     if isinstance(old, nn.Parameter):
         # the same Parameter object with other data: ties, hooks and requires_grad survive
@@ -160,6 +166,6 @@ def _replace_(model: nn.Module, names: Sequence[str], old: Tensor, new: Tensor) 
         made = new
     for name in names:
         path, _, attribute = name.rpartition(".")
-        module = model.get_submodule(path)
+        module = owners[path]
         if attribute in module._parameters or attribute in module._buffers:
             setattr(module, attribute, made)

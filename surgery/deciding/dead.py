@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from surgery.coupling import Bools, Coupling, Uniform
+from surgery.coupling import Bools, Coupling
 from surgery.deciding.reads import Floats, Reading
 from surgery.layout import Ids
 
@@ -48,6 +49,7 @@ class Decision:
         heard: Channels that stay and whose values matter, `[n_channels]`. One that only fills a rectangle, and that
             nobody reads, may come out as anything: what it reads itself need not stay.
         carriers: By reading (its index), the carriers there.
+        looked: By reading, how much stayed on its two sides when it was last looked at.
     """
 
     alive: Bools
@@ -55,6 +57,7 @@ class Decision:
     heard: Bools
     reasons: list[str] = field(default_factory=list)
     carriers: dict[int, list[Carrier]] = field(default_factory=dict)
+    looked: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def keep(self, channels: Ids, why: str, *, filling: bool = False) -> bool:
         """Mark channels as staying (`filling` rectangles only); True if any of them was not already."""
@@ -71,6 +74,13 @@ class Decision:
         new = channels[self.alive[channels] & ~self.heard[channels]]
         self.heard[new] = True
         return bool(new.size)
+
+    def grew(self, index: int, reading: Reading) -> bool:
+        """Whether more stays on either side of a reading than when this was last asked; what stays only grows."""
+        rows = 0 if reading.rows is None else int(np.count_nonzero(self.heard[reading.rows]))
+        now = rows, int(np.count_nonzero(self.alive[reading.channels]))
+        before, self.looked[index] = self.looked.get(index), now
+        return before != now
 
     def rename(self, channels: Ids, why: str) -> None:
         """Give channels another reason."""
@@ -107,6 +117,51 @@ class Case:
     readings: Sequence[Reading]
     where: Place
     run_time_values: dict[int, Floats] = field(default_factory=dict)
+
+    @cached_property
+    def rectangles(self) -> tuple[Rows, ...]:
+        """Every rectangle of several rows once, the last first."""
+        return tuple(rows for rows in self._rows if not rows.single)
+
+    @cached_property
+    def layers(self) -> Layers:
+        """Everything that may not come to nothing."""
+        rows = tuple(rows for rows in self._rows if rows.single)
+        flat = [np.concatenate([channels.ravel() for channels in one.channels]) for one in rows]
+        starts = np.cumsum([0, *(channels.size for channels in flat)])[:-1]
+        return Layers(rows, np.concatenate([*flat, np.empty(0, np.int64)]), starts.astype(np.int64))
+
+    @cached_property
+    def _rows(self) -> tuple[Rows, ...]:
+        found: dict[tuple[object, ...], Rows] = {}
+        for uniform in self.coupling.uniforms[::-1]:
+            channels = tuple(self.coupling.channel_of[array] for array in uniform.arrays)
+            key = (uniform.rows_stay, *((each.shape, each.tobytes()) for each in channels))
+            found.setdefault(key, Rows(channels, uniform.rows_stay, uniform.node))
+        return tuple(found.values())
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A `Uniform` in channels: each `[rows, columns]`."""
+
+    channels: tuple[Ids, ...]
+    rows_stay: bool
+    node: str
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one row: what is asked is only that something of it stays."""
+        return all(channels.shape[0] == 1 for channels in self.channels)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Single rows, one after the other: the channels of `rows[k]` begin at `starts[k]` in `channels`."""
+
+    rows: tuple[Rows, ...]
+    channels: Ids
+    starts: Ids
 
 
 def decide(
@@ -174,11 +229,11 @@ def _read(case: Case, decision: Decision) -> None:
     changed = True
     while changed:
         changed = False
-        for reading in case.readings:
-            if decision.heard[reading.channels].all():
+        for index, reading in enumerate(case.readings):
+            if not decision.grew(index, reading):
                 continue
             read = reading.read_by(decision.heard)
-            blocked = read & ~reading.foldable
+            blocked = read & ~reading.foldable & ~decision.alive[reading.channels]
             if blocked.any():
                 changed |= _take_back(case, decision, reading, blocked)
             changed |= decision.listen(reading.channels[read])
@@ -186,9 +241,8 @@ def _read(case: Case, decision: Decision) -> None:
 
 def _take_back(case: Case, decision: Decision, reading: Reading, blocked: Bools) -> bool:
     place = case.where(reading.use.node)
-    varying = blocked & ~reading.constant
+    varying, steady = blocked & ~reading.constant, blocked & reading.constant
     changed = decision.keep(reading.channels[varying], f"{VARIES} {place} reads it, and it varies with the input")
-    steady = blocked & reading.constant
     if reading.use.borders:
         why = _border(case, reading)
     else:
@@ -206,37 +260,32 @@ def _fill(case: Case, decision: Decision) -> bool:
     again = True
     while again:
         again = False
-        for uniform in case.coupling.uniforms[::-1]:
-            if not _single(uniform) and _fill_rows(case, decision, uniform):
+        for rows in case.rectangles:
+            if _fill_rows(case, decision, rows):
                 _read(case, decision)
                 again = changed = True
-    for uniform in case.coupling.uniforms[::-1]:
-        if _single(uniform) and _fill_rows(case, decision, uniform):
+    for index in np.flatnonzero(~np.logical_or.reduceat(decision.alive[case.layers.channels], case.layers.starts)):
+        if _fill_rows(case, decision, case.layers.rows[index]):
             return True
     return changed
 
 
-def _single(uniform: Uniform) -> bool:
-    return all(array.shape[0] == 1 for array in uniform.arrays)
-
-
-def _fill_rows(case: Case, decision: Decision, uniform: Uniform) -> bool:
-    channels = [case.coupling.channel_of[array] for array in uniform.arrays]
-    alive = [decision.alive[c] for c in channels]
+def _fill_rows(case: Case, decision: Decision, rows: Rows) -> bool:
+    alive = [decision.alive[channels] for channels in rows.channels]
     if all(a.all() for a in alive):
         return False
-    rows = np.ones(alive[0].shape[0], bool) if uniform.rows_stay else np.any([a.any(1) for a in alive], axis=0)
+    staying = np.ones(alive[0].shape[0], bool) if rows.rows_stay else np.any([a.any(1) for a in alive], axis=0)
     changed = False
-    for ids, here in zip(channels, alive, strict=True):
+    for ids, here in zip(rows.channels, alive, strict=True):
         counts = here.sum(1)
-        target = max(int(counts[rows].max(initial=0)), 1)
-        need = np.where(rows, target - counts, 0)
+        target = max(int(counts[staying].max(initial=0)), 1)
+        need = np.where(staying, target - counts, 0)
         if (need > 0).any():
             gone = ~here
             picked = gone & (gone.cumsum(1) <= need[:, None])
             only_one = here.shape[0] == 1
             why = "kept, for a layer needs at least one channel" if only_one else "kept, so that all rows are as long"
-            changed |= decision.keep(ids[picked], f"{why} ({case.where(uniform.node)})", filling=True)
+            changed |= decision.keep(ids[picked], f"{why} ({case.where(rows.node)})", filling=True)
     return changed
 
 
