@@ -171,3 +171,20 @@ def test_a_rectangle_takes_what_is_alive_anyway_before_it_asks_for_more() -> Non
     plan = shrunk(net, image()).plan
     assert plan.axis("stem.weight").keep == (4, 5)
     assert plan.axis("side.weight").keep == (8, 10)
+
+
+class Sideways(nn.Module):
+    """Runs a layer whose result nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.idle, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.stem(x))
+        self.idle(y)
+        return self.head(y)
+
+
+def test_a_layer_that_runs_for_nothing_is_cut_along() -> None:
+    assert shrunk(zero_rows_(lively(Sideways()), stem=[0, 1, 2]), image()).plan.axis("stem.weight").removed == 3

@@ -246,15 +246,15 @@ class _Tape:
             raise UnsureError(f"{node.target} answers {type(answer).__name__}")
 
     def close(self, answer: Any) -> Recording:
-        """Write the output, drop what nobody reads."""
+        """Write the output."""
         leaves = pytree.tree_leaves(opened(answer))
         for leaf in leaves:
             if not isinstance(leaf, Tensor | int | float | complex | str | None):
                 raise UnsureError(f"an output of type {type(leaf).__name__}")
         self.graph.output(tuple(self.node(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
         for node in reversed(self.graph.nodes):
-            if node.op == "call_function" and not node.users and not _matters(node):
-                self.graph.erase_node(node)
+            if node.target is torch.ops.aten.detach.default and not node.users:
+                self.graph.erase_node(node)  # as torch.export does; what else nobody reads runs all the same
         return Recording(self.graph, self.own, self.lifted)
 
 
@@ -328,12 +328,6 @@ def opened(output: Any) -> Any:
     if dataclasses.is_dataclass(output) and kind not in pytree.SUPPORTED_NODES:
         return {field.name: opened(getattr(output, field.name)) for field in dataclasses.fields(output)}
     return output
-
-
-def _matters(node: fx.Node) -> bool:
-    """Whether an op does something although nobody reads its result."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and (schema.is_mutable or not schema.returns)
 
 
 def _mapped(value: Any, function: Any) -> Any:
