@@ -17,6 +17,7 @@ from surgery.coupling import Bools
 from surgery.cutting.cut import cut_
 from surgery.cutting.operate import Kept
 from surgery.cutting.repair import find_edits, uneven
+from surgery.cutting.twins import meta_copy
 from surgery.deciding.build import build
 from surgery.deciding.cuts import Cuts, GroupCut
 from surgery.deciding.dead import decide
@@ -25,7 +26,6 @@ from surgery.deciding.study import Study
 from surgery.errors import InputError
 from surgery.progress import track
 from surgery.proof.cost import Cost, cost
-from surgery.proof.twin import meta_copy
 
 GROUPS_TRIED = 8
 """So many groups are tried alone: those whose stranded channels hold the most parameters. Together all are tried."""

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from surgery.cutting.cut import cut_
+from surgery.cutting.twins import float64_copy
 from surgery.deciding.cuts import Cuts, checksum
 from surgery.errors import CheckError, PlanError
 from surgery.inputs import Example, Inputs
 from surgery.masks import bake, bake_
 from surgery.proof.prove import prove
-from surgery.proof.twin import float64_copy
 
 _log = logging.getLogger("surgery")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from surgery.coupling import Bools
 from surgery.cutting.cut import cut_
 from surgery.cutting.operate import Kept, Operation, operate
+from surgery.cutting.twins import float64_copy
 from surgery.deciding.study import Study
 from surgery.errors import CheckError, InputError
 from surgery.inputs import Example, Inputs
@@ -33,7 +33,6 @@ from surgery.progress import stage
 from surgery.proof.cost import cost, size_bytes
 from surgery.proof.prove import FLOAT64_LIMIT_BYTES, Proof
 from surgery.proof.prove import prove as compare
-from surgery.proof.twin import float64_copy
 from surgery.results import Result
 
 
@@ -78,13 +77,9 @@ def shrink(
         masked, notes = _masked(model, keep_masks, tolerance, flush_subnormals, inplace, inputs)
     with stage("analysing"):
         study = Study.of(masked, inputs)
-    result = carried_out(study, prove=prove, round_to=round_to, notes=notes)
+    result = carried_out(study, prove=prove, round_to=round_to, notes=notes, inplace=inplace)
     if not inplace:
         carry_hooks_(model, result.model)
-        return result
-    result = replace(result, model=masked)  # the copy that was tried gives its memory back first
-    if not result.plan.empty:
-        cut_(result.plan.mask_(masked), result.plan)
     return result
 
 
@@ -96,8 +91,12 @@ def carried_out(
     notes: Sequence[str] = (),
     allowed: Bools | None = None,
     columns: Bools | None = None,
+    inplace: bool = False,
 ) -> Result:
-    """Cut what is dead in a study's model and prove it; offending groups are put back and named."""
+    """Cut what is dead in a study's model and prove it; offending groups are put back and named.
+
+    The study's model itself is cut only at the end, and only with `inplace`.
+    """
     kept: Kept = []
     said = list(notes)
     while True:
@@ -117,9 +116,11 @@ def carried_out(
                     name = _put_back(study, done, kept, round_to, allowed)
                 said.append(f"{name} was put back: without it the proof passes, with it {proof.failure}")
                 continue
-        before, after = cost(study.model, study.inputs), cost(done.slim, study.inputs)
+        before = cost(study.model, study.inputs)
+        slim = _cut_in_place(study, done.cuts) if inplace else done.slim
+        after = cost(slim, study.inputs)
         return Result(
-            model=done.slim,
+            model=slim,
             plan=done.cuts,
             proof=proof,
             params_before=before.params,
@@ -128,6 +129,11 @@ def carried_out(
             macs_after=after.macs,
             notes=tuple(said),
         )
+
+
+def _cut_in_place(study: Study, plan: Plan) -> nn.Module:
+    study.forget()
+    return study.model if plan.empty else cut_(plan.mask_(study.model), plan)
 
 
 def _check_options(tolerance: float, round_to: int) -> None:

@@ -125,26 +125,39 @@ def capture(model: nn.Module, inputs: Inputs) -> Program:
     Raises:
         CaptureError: The model refused the inputs, or `torch.export` could not capture it.
     """
-    with evaluating(model), warnings.catch_warnings(), _quiet():
-        warnings.simplefilter("ignore")  # upstream's advice about export is not for our user
-        return _recorded(model, inputs) or exported(model, inputs)
+    return recorded(model, inputs) or exported(model, inputs)
 
 
-def _recorded(model: nn.Module, inputs: Inputs) -> Program | None:
-    try:
-        tape = record(model, inputs)
-    except Exception:  # the model's own errors are raised again by torch.export, which has words for them
-        return None
+def recorded(model: nn.Module, inputs: Inputs, device: torch.device | None = None) -> Program | None:
+    """The program of straight-line code, in eval mode; None where the code is not, or fails.
+
+    Args:
+        model: The model; its parameters may be on the meta device while the inputs are not.
+        inputs: What it is called with.
+        device: Where parameters on the meta device count as lying; None: there.
+    """
+    with _prepared(model):
+        try:
+            tape = record(model, inputs, device)
+        except Exception:  # the model's own errors are raised again by torch.export, which has words for them
+            return None
     return None if aliasing_writes(tape.graph) else _program(model, tape.graph, tape.own, tape.lifted)
 
 
+@contextmanager
+def _prepared(model: nn.Module) -> Iterator[None]:
+    with evaluating(model), warnings.catch_warnings(), _quiet():
+        warnings.simplefilter("ignore")  # upstream's advice about export is not for our user
+        yield
+
+
 def exported(model: nn.Module, inputs: Inputs) -> Program:
-    """`torch.export`'s program of a model.
+    """`torch.export`'s program of a model, in eval mode.
 
     Raises:
         CaptureError: As for `capture`.
     """
-    with _dataclasses_opened(model):
+    with _prepared(model), _dataclasses_opened(model):
         try:
             program = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
         except Exception as error:

@@ -10,14 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -27,17 +22,12 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode, PythonKeyTracer
 from torch.utils import _pytree as pytree
 
+from surgery.analysis.keeping import UnsureError, attributes_kept
+from surgery.analysis.places import Places, called
 from surgery.inputs import Inputs
 
-TORCH = f"{Path(torch.__file__).parent}{os.sep}"
-LAYERS = f"{TORCH}nn{os.sep}modules{os.sep}"
-CALLING = nn.modules.module.__file__
 SILENT = ("profiler::", "aten::_assert_tensor_metadata")
 """Ops that say nothing about values."""
-
-
-class UnsureError(Exception):
-    """The code does something that a recording cannot vouch for."""
 
 
 @dataclass(frozen=True)
@@ -55,81 +45,35 @@ class Recording:
     lifted: Mapping[str, Tensor]
 
 
-def record(model: nn.Module, inputs: Inputs) -> Recording:
+def record(model: nn.Module, inputs: Inputs, device: torch.device | None = None) -> Recording:
     """Record `model(*args, **kwargs)`; the model and the inputs are as before afterwards.
+
+    Args:
+        model: In eval mode.
+        inputs: What it is called with.
+        device: Where parameters on the meta device count as lying; None: there.
 
     Raises:
         UnsureError: The code is not straight-line.
         Exception: Whatever the model raises.
     """
     fakes = FakeTensorMode(allow_non_fake_inputs=False)
-    tape = _Tape(model, fakes)
+    tape = _Tape(model, fakes, device)
     given = pytree.tree_map_only(Tensor, tape.receive, (inputs.args, dict(inputs.kwargs)))
     grad = torch.is_grad_enabled()
     try:
         with (
             torch.backends.cudnn.flags(enabled=False),  # as torch.export has it; ops carry it as an argument
-            _attributes_kept(model),
+            attributes_kept(model),
             enable_python_dispatcher(),
             fakes,
             _Recorder(tape),
         ):
-            answer = _forward(model, *given)
+            answer = called(model, *given)
+        return tape.close(answer)
     finally:
         torch.set_grad_enabled(grad)
-    return tape.close(answer)
-
-
-def _forward(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return model(*args, **kwargs)
-
-
-@contextmanager
-def _attributes_kept(model: nn.Module) -> Iterator[None]:
-    """What forward assigns to its modules, or puts into their lists and dicts, is taken back and noticed."""
-    containers = [kept for module in model.modules() for kept in _held(module)]
-    before = [kept.copy() for kept in containers]
-    try:
-        yield
-    finally:
-        changed = [_restored_(kept, old) for kept, old in zip(containers, before, strict=True)]
-    if any(changed):
-        raise UnsureError("forward assigns to attributes")
-
-
-def _held(module: nn.Module) -> Iterator[dict[Any, Any] | list[Any]]:
-    """A module's attributes, its tensors and children by name, and every container in an attribute of its own."""
-    attributes = vars(module)
-    yield from (attributes, module._parameters, module._buffers, module._modules)
-    for name, value in attributes.items():
-        if name not in _REGISTRIES:
-            yield from _containers(value)
-
-
-_REGISTRIES = frozenset(vars(nn.Module()))
-"""What every module holds: its parameters, buffers, children and hooks."""
-
-
-def _containers(value: Any) -> Iterator[dict[Any, Any] | list[Any]]:
-    """The dicts and lists in a value, the value itself included."""
-    if isinstance(value, dict | list):
-        yield value
-    if isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _containers(part)
-
-
-def _restored_(kept: Any, old: Any) -> bool:
-    """Give a container its old contents back; whether they had changed."""
-    if isinstance(kept, dict):
-        same = kept.keys() == old.keys() and all(kept[key] is value for key, value in old.items())
-    else:
-        same = len(kept) == len(old) and all(map(operator.is_, kept, old))
-    if same:
-        return False
-    kept.clear()
-    kept.update(old) if isinstance(kept, dict) else kept.extend(old)
-    return True
+        tape.places.modules.clear()  # frames hold the model, and are held by this one
 
 
 @dataclass
@@ -138,6 +82,7 @@ class _Tape:
 
     model: nn.Module
     fakes: FakeTensorMode
+    device: torch.device | None
     graph: fx.Graph = field(default_factory=fx.Graph)
     own: dict[str, str] = field(default_factory=dict)
     lifted: dict[str, Tensor] = field(default_factory=dict)
@@ -147,7 +92,7 @@ class _Tape:
         self.fake_of: dict[int, Tensor] = {}
         self.made: dict[int, fx.Node] = {}
         self.alive: list[Any] = []  # ids stay unique while their tensors live
-        self.places = _Places(self.model)
+        self.places = Places(self.model)
         self.answers = _Answers(self.fakes, self.faked)
         model = self.model
         self.last: fx.Node | None = None
@@ -162,7 +107,7 @@ class _Tape:
     def _place(self, name: str, tensor: Tensor) -> fx.Node:
         with self.graph.inserting_after(self.last):
             node = self.graph.create_node("placeholder", name, name=name)
-        node.meta["val"] = tensor
+        node.meta["val"] = _shape(tensor)  # a graph lives long; weights need not
         self.last = node
         self.alive.append(tensor)
         return node
@@ -170,7 +115,8 @@ class _Tape:
     def receive(self, tensor: Tensor) -> Tensor:
         """An input of the model: a fake one in its place."""
         fake = self.fakes.from_tensor(tensor, static_shapes=True)
-        self.node_of[id(fake)] = self._place("input", fake)
+        self.alive.append(fake)
+        self.node_of[id(fake)] = self._place("input", tensor)
         return fake
 
     def node(self, tensor: Tensor) -> fx.Node:
@@ -198,7 +144,8 @@ class _Tape:
         if fake is None:
             if tensor.layout is not torch.strided or tensor.is_quantized:
                 raise UnsureError(f"a tensor of layout {tensor.layout}")
-            fake = blank(self.fakes, tensor.shape, tensor.stride(), tensor.dtype, tensor.device, False)
+            device = self.device if tensor.is_meta and self.device else tensor.device
+            fake = blank(self.fakes, tensor.shape, tensor.stride(), tensor.dtype, device, False)
             self.node_of[id(fake)] = self.node_of[id(tensor)]
             self.fake_of[id(tensor)] = fake
         return fake
@@ -310,11 +257,19 @@ def _key(value: Any) -> Any:
     return type(value), value
 
 
+def _meta(shape: Any, stride: Any, dtype: torch.dtype) -> Tensor:
+    with torch._C._DisableTorchDispatch():
+        return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+
+
+def _shape(tensor: Tensor) -> Tensor:
+    """A tensor's shape, as a tensor without memory."""
+    return _meta(tensor.shape, tensor.stride(), tensor.dtype) if tensor.layout is torch.strided else tensor
+
+
 def blank(fakes: FakeTensorMode, shape: Any, stride: Any, dtype: torch.dtype, device: Any, grad: bool) -> Tensor:
     """A fake tensor."""
-    with torch._C._DisableTorchDispatch():
-        meta = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
-    made = FakeTensor(fakes, meta, device)
+    made = FakeTensor(fakes, _meta(shape, stride, dtype), device)
     return made.requires_grad_(grad) if grad else made
 
 
@@ -355,40 +310,3 @@ class _Recorder(ProxyTorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Write the op down."""
         return self.tape.write(func, args, kwargs or {})
-
-
-class _Places:
-    """Where in the model's code an op is called: the modules around it, and the lines (read off the Python stack)."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.paths = {id(module): (path, type(module)) for path, module in reversed([*model.named_modules()])}
-        self.modules: dict[FrameType, int] = {}
-
-    def here(self) -> dict[str, Any]:
-        """`nn_module_stack` and `stack_trace`, as `torch.export` leaves them with a node."""
-        frame: FrameType | None = sys._getframe(1)
-        lines: list[str] = []
-        inside: list[int] = []
-        while frame is not None and frame.f_code is not _ROOT:
-            owner = self.modules.get(frame)
-            if owner is None:
-                owner = self.modules[frame] = self._owner(frame)
-            if owner and (not inside or inside[-1] != owner):
-                inside.append(owner)
-            file = frame.f_code.co_filename
-            if (file.startswith(LAYERS) and file != CALLING) or not file.startswith((TORCH, __file__)):
-                lines.append(f'  File "{file}", line {frame.f_lineno}, in {frame.f_code.co_name}')
-            frame = frame.f_back
-        stack = {str(owner): self.paths[owner] for owner in reversed(inside)}
-        return {"nn_module_stack": stack, "stack_trace": "\n".join(reversed(lines))}
-
-    def _owner(self, frame: FrameType) -> int:
-        """The module whose method runs in this frame, or 0."""
-        code = frame.f_code
-        if not code.co_argcount or code.co_varnames[0] != "self":
-            return 0
-        owner = id(frame.f_locals.get("self"))
-        return owner if owner in self.paths else 0
-
-
-_ROOT: CodeType = _forward.__code__

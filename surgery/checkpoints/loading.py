@@ -16,10 +16,10 @@ from torch.utils import _pytree as pytree
 from surgery.checkpoints.manifest import Saved, describe
 from surgery.checkpoints.tensors import sha256, unstored_buffers, with_ties
 from surgery.cutting.cut import cut_
+from surgery.cutting.twins import twin
 from surgery.errors import InputError
 from surgery.masks import bake, find_coats
 from surgery.progress import stage
-from surgery.proof.twin import twin
 
 LISTED = 4
 """How many names of each kind an error lists."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Generic, TypeVar
 
 import numpy as np
 from torch import nn
 
+from surgery.analysis.capture import recorded
 from surgery.coupling import Bools
 from surgery.cutting.cut import cut_
-from surgery.cutting.recheck import Mismatch, recheck
+from surgery.cutting.recheck import Mismatch, compare, recheck
 from surgery.cutting.repair import find_edits, uneven
-from surgery.cutting.sharing import sharing_copy
+from surgery.cutting.twins import hollow_copy, sharing_copy
 from surgery.deciding.build import build
 from surgery.deciding.cuts import Cuts
 from surgery.deciding.dead import decide, needs_fold
@@ -28,14 +30,17 @@ Kept = list[tuple[Ids, str]]
 
 @dataclass(frozen=True)
 class Operation(Generic[C]):
-    """A slim model, the cuts that made it, and which channels live on (`[n_channels]`).
+    """Cuts that hold, and which channels live on (`[n_channels]`)."""
 
-    What stays whole in the slim model lies in the memory of the study's model.
-    """
-
-    slim: nn.Module
+    model: nn.Module
     cuts: C
     alive: Bools
+
+    @cached_property
+    def slim(self) -> nn.Module:
+        """The slim model; what stays whole lies in the memory of the one that was cut."""
+        copied = sharing_copy(self.model)
+        return copied if self.cuts.empty else cut_(copied, self.cuts)
 
 
 def operate(
@@ -67,17 +72,27 @@ def operate(
             continue
         cuts = build(kind, study.program, study.coupling, study.known, study.readings, decision, columns=columns)
         if cuts.empty:
-            return Operation(sharing_copy(study.model), cuts, decision.alive)
+            return Operation(study.model, cuts, decision.alive)
         edits = find_edits(study.model, study.program, study.coupling, decision.alive, banned)
         cuts = replace(cuts, edits=edits)
-        slim = cut_(sharing_copy(study.model), cuts)
-        mismatch = recheck(study.program, study.coupling, decision.alive, cuts, slim, study.inputs)
+        mismatch = _check(study, decision.alive, cuts)
         if mismatch is None:
-            return Operation(slim, cuts, decision.alive)
+            return Operation(study.model, cuts, decision.alive)
         if mismatch.module not in banned and any(edit.module == mismatch.module for edit in edits):
             banned.add(mismatch.module)
             continue
         staying.append(_blamed(study, decision.alive, mismatch))
+
+
+def _check(study: Study, alive: Bools, cuts: Cuts) -> Mismatch | None:
+    """Whether the slim model is as planned: on its shapes alone where they will do, else on the model itself."""
+    devices = {parameter.device for parameter in study.model.parameters()}
+    if len(devices) == 1:
+        after = recorded(cut_(hollow_copy(study.model), cuts), study.inputs, devices.pop())
+        if after is not None and compare(study.program, study.coupling, alive, cuts, after) is None:
+            return None
+    slim = cut_(sharing_copy(study.model), cuts)
+    return recheck(study.program, study.coupling, alive, cuts, slim, study.inputs)
 
 
 def _blamed(study: Study, alive: Bools, mismatch: Mismatch) -> tuple[Ids, str]:

@@ -104,6 +104,11 @@ def recheck(
         after = capture(slim, inputs)
     except CaptureError as error:
         return _from_traceback(program, slim, error)
+    return compare(program, coupling, alive, cuts, after)
+
+
+def compare(program: Program, coupling: Coupling, alive: Bools, cuts: Cuts, after: Program) -> Mismatch | None:
+    """The first place where a slim program is not what was planned; arguments as in `recheck`."""
     for fold in cuts.folds:
         if fold.bias in after.unused:
             path = fold.bias.rpartition(".")[0]

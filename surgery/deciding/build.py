@@ -17,6 +17,7 @@ from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold, Zeros, checksum
 from surgery.deciding.dead import Carrier, Decision, needs_fold
 from surgery.deciding.reads import Reading
 from surgery.deciding.stranded import group_cuts
+from surgery.layout import Ids
 from surgery.rules.convolution import oriented
 
 C = TypeVar("C", bound=Cuts)
@@ -46,8 +47,9 @@ def build(
     empty = empty_slices(program, readings)
     zeros = tuple(left for one in slices if (left := _already(program, empty, one)).positions)
     resting = program.tensors if folds or carries else {}
+    seen: dict[bytes, tuple[int, ...]] = {}
     return kind(
-        axes=tuple(_axis_cut(program, coupling, decision, axis) for axis in coupling.axes.values()),
+        axes=tuple(_axis_cut(program, coupling, decision, axis, seen) for axis in coupling.axes.values()),
         folds=tuple(folds),
         carries=tuple(carries),
         zeros=zeros,
@@ -83,19 +85,28 @@ def _already(program: Program, empty: dict[tuple[str, int], Bools], zeros: Zeros
     return replace(zeros, positions=tuple(positions[zero[positions]].tolist()))
 
 
-def _axis_cut(program: Program, coupling: Coupling, decision: Decision, axis: Axis) -> AxisCut:
+def _axis_cut(
+    program: Program, coupling: Coupling, decision: Decision, axis: Axis, seen: dict[bytes, tuple[int, ...]]
+) -> AxisCut:
     channels = coupling.channel_of[axis.ids]
     why = decision.reason[channels].ravel()
-    keep = np.flatnonzero(decision.alive[channels].ravel())
     return AxisCut(
         name=axis.name,
         dim=axis.dim,
         size=int(channels.size),
-        keep=tuple(keep.tolist()),
+        keep=_once(np.flatnonzero(decision.alive[channels].ravel()), seen),
         conv_groups=channels.shape[0] if channels.ndim == 2 else 1,
         aliases=program.aliases[axis.name],
-        why=tuple(why[:1].tolist() if (why == why[0]).all() else why.tolist()),
+        why=_once(why[:1] if (why == why[0]).all() else why, seen),
     )
+
+
+def _once(numbers: Ids, seen: dict[bytes, tuple[int, ...]]) -> tuple[int, ...]:
+    """The numbers as a tuple; axes that keep the same positions share it."""
+    key = numbers.tobytes()
+    if key not in seen:
+        seen[key] = tuple(numbers.tolist())
+    return seen[key]
 
 
 def sides_of(program: Program, coupling: Coupling) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:

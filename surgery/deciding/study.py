@@ -50,6 +50,11 @@ class Study:
         tensors = {name: own[name] for name in self.program.tensors}
         return Study(model, self.inputs, replace(self.program, tensors=tensors), self.coupling)
 
+    def forget(self) -> None:
+        """Let go of everything that was found of the weights, so that they can be replaced and their memory freed."""
+        for name in ("known", "readings", "case"):
+            vars(self).pop(name, None)
+
     @cached_property
     def known(self) -> Constants:
         """What does not vary, in float64."""

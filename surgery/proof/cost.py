@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from surgery.cutting.twins import meta_copy
 from surgery.errors import InputError
 from surgery.inputs import Inputs
 from surgery.proof.resting import resting
 from surgery.proof.trials import first_line
-from surgery.proof.twin import meta_copy
 
 aten = torch.ops.aten
 Formula = Callable[..., int]

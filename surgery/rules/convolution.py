@@ -222,7 +222,7 @@ def contracted(
     constants = torch.where(constant, value.to("cpu", call.dtype), 0.0).reshape(conv_groups, -1)
     adding = ~varies & (nonzero & (constants != 0).unsqueeze(1)).any(-1).reshape(-1)
     rows = adding.nonzero()[:, 0]
-    added = full.reshape(-1, *full.shape[2:])[rows].to("cpu", call.dtype).sum(-1)  # (rows, i)
+    added = full.reshape(-1, *full.shape[2:])[rows].sum(-1, dtype=call.dtype).cpu()  # (rows, i)
     out = torch.zeros(varies.numel(), dtype=call.dtype)
     out[rows] = (added * constants[rows // full.shape[1]]).sum(-1)
     if bias is not None:
@@ -244,7 +244,7 @@ def nonzero_columns(weight: Known, conv_groups: int, orientation: Orientation, m
     return found_before
 
 
-ROWS_AT_ONCE = 1 << 22
+ROWS_AT_ONCE = 1 << 20
 """How many elements are looked at in one go: what is made on the way stays small beside the model."""
 
 

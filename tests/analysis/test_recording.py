@@ -13,7 +13,8 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from surgery.analysis.capture import Program, capture, evaluating, exported
-from surgery.analysis.recording import UnsureError, record
+from surgery.analysis.keeping import UnsureError
+from surgery.analysis.recording import record
 from surgery.inputs import Inputs
 
 X = torch.randn(2, 4, 6, 6)

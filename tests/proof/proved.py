@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surgery.cutting.twins import float64_copy
 from surgery.inputs import Inputs
 from surgery.proof.prove import Proof, prove
-from surgery.proof.twin import float64_copy
 
 
 class Net(nn.Module):

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from surgery.cutting.twins import float64_copy, meta_copy
 from surgery.proof.float64 import float64_run
-from surgery.proof.twin import float64_copy, meta_copy
 
 THREE = torch.full((2, 3), 3.0, dtype=torch.float32)
 

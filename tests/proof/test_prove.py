@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from surgery.cutting.twins import float64_copy
 from surgery.inputs import Inputs
 from surgery.proof.prove import prove
-from surgery.proof.twin import float64_copy
 from tests.proof.proved import Net, X, proved, without_dead_unit
 
 

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from surgery.cutting.twins import float64_copy
 from surgery.errors import InputError
 from surgery.inputs import Inputs
 from surgery.proof.prove import prove, prove_against, verify
 from surgery.proof.reference import record
-from surgery.proof.twin import float64_copy
 from tests.proof.proved import Net, X, proved, without_dead_unit
 
 

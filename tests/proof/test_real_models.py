@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from surgery.cutting.twins import float64_copy
 from surgery.inputs import Inputs
 from surgery.proof.cost import cost
 from surgery.proof.prove import prove, verify
-from surgery.proof.twin import float64_copy
 
 
 def reordered(model: nn.Module, producer: str, consumer: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""A second model with the same code and other tensors: in float64, or on the meta device."""
+"""A second model with the same code and other tensors: in float64, on the meta device, over the same memory."""
 
 from __future__ import annotations
 
@@ -44,6 +44,28 @@ def float64_copy(model: Model) -> Model:
 def meta_copy(model: Model) -> Model:
     """A copy of `model` on the meta device: shapes and dtypes, no storage."""
     return twin(model, lambda tensor: torch.empty_like(tensor, device="meta")).to("meta")
+
+
+def sharing_copy(model: nn.Module) -> nn.Module:
+    """A deep copy whose parameters are new objects over the old memory; buffers are copied, for forward may write them.
+
+    The cut replaces what it changes and writes into nothing (`cut_`), so what stays whole is never there twice.
+    """
+    return _with_parameters(model, lambda parameter: parameter)
+
+
+def hollow_copy(model: nn.Module) -> nn.Module:
+    """A deep copy whose parameters are shapes on the meta device; buffers are copied, for code may ask for values."""
+    return _with_parameters(model, lambda parameter: torch.empty_like(parameter, device="meta"))
+
+
+def _with_parameters(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Module:
+    memo: dict[int, Any] = {
+        id(parameter): _converted(parameter, convert)
+        for parameter in model.parameters()
+        if type(parameter) is nn.Parameter
+    }
+    return copy.deepcopy(model, memo)
 
 
 def _converted(tensor: Tensor, convert: Callable[[Tensor], Tensor]) -> Tensor:
