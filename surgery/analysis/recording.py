@@ -205,27 +205,33 @@ class _Tape:
         return Recording(self.graph, self.own, self.lifted)
 
 
+MOST_KNOWN = 1 << 14
+_KNOWN: dict[Any, tuple[Any, ...]] = {}
+"""What ops make of shapes, by op and arguments, for the whole process: nets repeat layers, and are captured again."""
+
+
 class _Answers:
-    """Fake answers of ops. The layers of a net repeat: what an op makes of the same shapes is known the second time."""
+    """Fake answers of ops; what an op makes of the same shapes is known the second time."""
 
     def __init__(self, fakes: FakeTensorMode, faked: Callable[[Tensor], Tensor]) -> None:
         self.fakes, self.faked = fakes, faked
-        self.known: dict[Any, tuple[Any, ...]] = {}
+        if len(_KNOWN) > MOST_KNOWN:
+            _KNOWN.clear()
 
     def __call__(self, func: torch._ops.OpOverload, args: Any, kwargs: Any) -> Any:
         """`func(*args, **kwargs)` on the fake tensors that flow for the given ones."""
         key = (func, torch.get_default_dtype(), _key(args), _key(kwargs)) if _makes_one_tensor(func) else None
-        known = self.known.get(key)
+        known = _KNOWN.get(key)
         if known is not None:
             return blank(self.fakes, *known) if known else self.faked(args[0])
         args, kwargs = _mapped(args, self.faked), _mapped(kwargs, self.faked)
         answer = func(*args, **kwargs)
         if key is not None and func._schema.is_mutable and answer is args[0]:
-            self.known[key] = ()
+            _KNOWN[key] = ()
         elif key is not None and not func._schema.is_mutable:
             inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             if all(answer.untyped_storage()._cdata != one.untyped_storage()._cdata for one in inputs):
-                self.known[key] = _facts(answer)
+                _KNOWN[key] = _facts(answer)
         return answer
 
 
