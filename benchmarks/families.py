@@ -110,7 +110,7 @@ STAGES: dict[str, Any] = {"hidden_sizes": [32, 48, 64], "depths": [2, 2, 2]}
 LAYER_NORM = "LayerNorm averages over the channels"
 GRN = "global response norm and LayerNorm average over the channels"
 ECA = "a convolution slides over the channels"
-STANDARDISED = "weights are standardised over the channels they read"
+GROUP_NORM = "GroupNorm averages over the channels"
 
 FAMILIES = (
     _torchvision("ResNet", "resnet18"),
@@ -146,9 +146,9 @@ FAMILIES = (
     _timm("RepVGG", "repvgg_a0"),
     _timm("ConvNeXt v1", "convnext_atto", LAYER_NORM),
     _timm("ConvNeXt v2", "convnextv2_atto", GRN),
-    _timm("NFNet", "nf_resnet26", STANDARDISED),
+    _timm("NFNet", "nf_resnet26"),
     # ONNX Runtime fuses the stem's zero padding into its max-pool, which then pads with -inf
-    _timm("BiT", "resnetv2_50x1_bit", STANDARDISED, refused=("onnx",)),
+    _timm("BiT", "resnetv2_50x1_bit", GROUP_NORM, refused=("onnx",)),
     _timm("CSPDarknet", "cspdarknet53"),
     _timm("VoVNet", "ese_vovnet19b_slim"),
     _timm("HGNet", "hgnetv2_b0"),

@@ -173,6 +173,15 @@ def test_a_rectangle_takes_what_is_alive_anyway_before_it_asks_for_more() -> Non
     assert plan.axis("side.weight").keep == (8, 10)
 
 
+def test_a_norm_without_tensors_knows_its_new_width() -> None:
+    # its forward warns where num_features is another number than the channels that come
+    net = zero_rows_(
+        lively(nn.Sequential(nn.Conv2d(3, 8, 1), nn.InstanceNorm2d(8), nn.Conv2d(8, 2, 1))), **{"0": [1, 5]}
+    )
+    slim = shrunk(net, image()).model
+    assert slim[1].num_features == 6
+
+
 class Sideways(nn.Module):
     """Runs a layer whose result nobody reads."""
 

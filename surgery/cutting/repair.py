@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from torch import fx, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from surgery.analysis.capture import Program
 from surgery.coupling import Bools, Coupling
@@ -73,7 +74,7 @@ def find_edits(
     alive_ids = alive[coupling.channel_of]
     edits: dict[tuple[str, str, int | None], Edit] = {}
     clashes: set[tuple[str, str, int | None]] = set()
-    for edit in _conv_groups(model, program, coupling, alive):
+    for edit in (*_conv_groups(model, program, coupling, alive), *_bare_norms(model, program, coupling, alive_ids)):
         edits[edit.module, edit.attribute, edit.index] = edit
     for node in program.nodes:
         if node.op != "call_function":
@@ -131,6 +132,20 @@ def _conv_groups(model: nn.Module, program: Program, coupling: Coupling, alive: 
         path = program.module_of(use.node)
         if old > 1 and new != old and getattr(model.get_submodule(path), "groups", None) == old:
             yield Edit(path, "groups", old, new)
+
+
+def _bare_norms(model: nn.Module, program: Program, coupling: Coupling, alive_ids: Bools) -> Iterator[Edit]:
+    """`num_features` of normalisations without any tensor, whose forward warns where it is another number."""
+    for node in program.calls:
+        layout = coupling.layouts.get(node.name)
+        if "_norm" not in str(node.target) or not isinstance(layout, Layout) or layout.rank < 2:
+            continue
+        path, after = program.module_of(node.name), shrunk(layout, alive_ids)
+        module = model.get_submodule(path)
+        if not isinstance(module, _NormBase) or module.weight is not None or module.running_mean is not None:
+            continue
+        if after is not None and module.num_features == layout.shape[1] != after[1]:
+            yield Edit(path, "num_features", layout.shape[1], after[1])
 
 
 def changed_sizes(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> dict[int, int]:

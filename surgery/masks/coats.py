@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from surgery.errors import InputError
 from surgery.masks.hooks import carry_hooks_
+from surgery.masks.standardised import become_plain_, is_standardised, originals, standardised_weight
 
 PRUNE = "torch.nn.utils.prune"
 
@@ -25,9 +26,10 @@ PRUNE = "torch.nn.utils.prune"
 class Coats:
     """Which parameters wore what.
 
-    `by_kind` maps a kind (`"torch.nn.utils.prune"`, `"weight_norm"`, `"spectral_norm"`, or the class name of a
-    parametrization, as `"FakeSparsity"`) to the names of the parameters. `untied` names those that shared a tensor
-    with another parameter under a different mask: they are two different weights, and separate ones after baking.
+    `by_kind` maps a kind (`"torch.nn.utils.prune"`, `"weight_norm"`, `"spectral_norm"`, `"weight_standardisation"`,
+    or the class name of a parametrization, as `"FakeSparsity"`) to the names of the parameters. `untied` names those
+    that shared a tensor with another parameter under a different mask: they are two different weights, and separate
+    ones after baking.
     """
 
     by_kind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -83,11 +85,11 @@ def bake(model: nn.Module) -> nn.Module:
 def bake_(model: nn.Module) -> Coats:
     """Take off every coat in place, and say what was found.
 
-    Known coats: hooks of `torch.nn.utils.prune`, the hooks of the old `weight_norm` and `spectral_norm`, and every
-    `torch.nn.utils.parametrize` parametrization. The parameter gets the value that the model computes with in eval
-    mode, its name, dtype, device and `requires_grad`. Parameters that were one tensor under equal masks stay one.
-    All other hooks, flags and attributes stay. A parameter masked by one tensor (`weight_orig`) stays the same object,
-    so that an optimizer goes on with it.
+    Known coats: hooks of `torch.nn.utils.prune`, the hooks of the old `weight_norm` and `spectral_norm`, every
+    `torch.nn.utils.parametrize` parametrization, and timm's convolutions with weight standardisation (they become
+    plain ones). The parameter gets the value that the model computes with in eval mode, its name, dtype, device and
+    `requires_grad`. Parameters that were one tensor under equal masks stay one. All other hooks, flags and attributes
+    stay. A parameter masked by one tensor (`weight_orig`) stays the same object, so that an optimizer goes on with it.
     """
     found: list[_Coat] = []
     untied: list[str] = []
@@ -277,5 +279,21 @@ def _several(steps: parametrize.ParametrizationList) -> tuple[Tensor, ...]:
     return tuple(getattr(steps, f"original{position}") for position in range(steps.ntensors))
 
 
-LAYERS = (_pruned, _weight_normed, _spectral_normed, _parametrized)
+def _standardised(model: nn.Module) -> Iterator[_Coat]:
+    """Weight standardisation: the convolution's own forward standardises its weight, and becomes a plain one."""
+    for path, module in model.named_modules():
+        if is_standardised(module):
+
+            def remove_(module: nn.Module = module) -> None:
+                become_plain_(module)
+                module._parameters.pop("weight", None)
+
+            def value(module: nn.Module = module) -> Tensor:
+                return standardised_weight(module)
+
+            name = _prefixed(path, "weight")
+            yield _Coat(name, "weight_standardisation", module, "weight", originals(module), value, remove_)
+
+
+LAYERS = (_pruned, _weight_normed, _spectral_normed, _parametrized, _standardised)
 """From the inside out: a mask on `weight_v` counts before the norm that uses it."""
