@@ -142,7 +142,7 @@ def _bare_norms(model: nn.Module, program: Program, coupling: Coupling, alive_id
             continue
         path, after = program.module_of(node.name), shrunk(layout, alive_ids)
         module = model.get_submodule(path)
-        if not isinstance(module, _NormBase) or module.weight is not None or module.running_mean is not None:
+        if not isinstance(module, _NormBase) or module.state_dict():
             continue
         if after is not None and module.num_features == layout.shape[1] != after[1]:
             yield Edit(path, "num_features", layout.shape[1], after[1])
