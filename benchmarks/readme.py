@@ -1,4 +1,4 @@
-"""Write the README's tables from the committed results: `python -m benchmarks.readme`."""
+"""Write the tables of README.md and benchmarks/README.md from the results: `python -m benchmarks.readme`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import analyzer, analyzer_table, masked_vs_slim, widths, widths_table
+from benchmarks import analyzer, analyzer_table, masked_vs_slim, widths, widths_table, zoo
 from surgery import Benchmark
 
 README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent / "README.md"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A stretch of the README that is generated: the name in its markers, its results, and how they become markdown."""
+    """A stretch of a page that is generated: the name in its markers, its results, and how they become markdown."""
 
     name: str
     results: Path
     table: Callable[[dict[str, Any]], str]
+    page: Path = README
 
     @property
     def begin(self) -> str:
@@ -39,7 +41,7 @@ class Section:
         return self.table(json.loads(self.results.read_text()))
 
     def written(self, text: str) -> str:
-        """The README's text with this section made anew.
+        """The page's text with this section made anew.
 
         Raises:
             ValueError: The markers are not there.
@@ -47,7 +49,7 @@ class Section:
         before, begin, rest = text.partition(self.begin)
         _, end, after = rest.partition(self.end)
         if not begin or not end:
-            raise ValueError(f"README.md has no {self.begin} ... {self.end}: put both where the table belongs")
+            raise ValueError(f"{self.page} has no {self.begin} ... {self.end}: put both where the table belongs")
         return f"{before}{begin}\n{self.text()}\n{end}{after}"
 
 
@@ -84,16 +86,15 @@ SECTIONS = (
     Section("results", masked_vs_slim.RESULTS, table),
     Section("analyzer", analyzer.RESULTS, analyzer_table.table),
     Section("widths", widths.RESULTS, widths_table.table),
+    Section("zoo", zoo.RESULTS, zoo.table, PAGE),
 )
 BEGIN, END = SECTIONS[0].begin, SECTIONS[0].end
 
 
 def main() -> None:
     """Make every section anew."""
-    text = README.read_text()
     for section in SECTIONS:
-        text = section.written(text)
-    README.write_text(text)
+        section.page.write_text(section.written(section.page.read_text()))
 
 
 if __name__ == "__main__":

@@ -269,7 +269,7 @@ class TestWidths:
 class TestReadme:
     @pytest.mark.parametrize("section", readme.SECTIONS, ids=lambda section: section.name)
     def test_every_table_is_generated_from_the_committed_results(self, section: readme.Section) -> None:
-        text = readme.README.read_text()
+        text = section.page.read_text()
         assert section.written(text) == text
 
     def test_only_what_is_between_the_markers_changes(self, tmp_path: Path) -> None:
