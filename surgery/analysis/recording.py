@@ -57,6 +57,8 @@ def record(model: nn.Module, inputs: Inputs, device: torch.device | None = None)
         UnsureError: The code is not straight-line.
         Exception: Whatever the model raises.
     """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise UnsureError("a part in TorchScript")
     fakes = FakeTensorMode(allow_non_fake_inputs=False)
     tape = _Tape(model, fakes, device)
     given = pytree.tree_map_only(Tensor, tape.receive, (inputs.args, dict(inputs.kwargs)))
@@ -127,7 +129,7 @@ class _Tape:
             return found
         if type(tensor) is FakeTensor:
             found = self._made(tensor)
-        elif type(tensor) in (Tensor, nn.Parameter, nn.Buffer):
+        elif type(tensor) in (Tensor, nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
             found = self._place("lifted", tensor)
             self.lifted[found.name] = tensor
         else:
