@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,6 +23,44 @@ Memo = dict[Any, Any]
 
 MAX_ELEMENTS = 1 << 26
 """Computed constants larger than this are not followed: they count as varying."""
+
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Where a weight holds anything but zeros over its kernel, `[conv_groups, outputs, inputs]`."""
+
+    nonzero: Bools
+
+    @cached_property
+    def rows(self) -> Bools:
+        """Outputs whose row is not all zero, `[g, o]`."""
+        return np.asarray(self.nonzero.any(2))
+
+    @cached_property
+    def columns(self) -> Bools:
+        """Inputs whose column is not all zero, `[g, i]`."""
+        return np.asarray(self.nonzero.any(1))
+
+    @cached_property
+    def _product(self) -> bool:
+        """Whether every such row reads every such column, as whole rows and columns of zeros leave it."""
+        most = int((self.rows.sum(1) * self.columns.sum(1)).sum())
+        return int(np.count_nonzero(self.nonzero)) == most
+
+    def rows_on(self, inputs: Bools) -> Bools:
+        """Which rows read any of these inputs `[g, i]`; `[g, o]`."""
+        if self._product:
+            return self.rows & (self.columns & inputs).any(1, keepdims=True)
+        return np.asarray((self.nonzero & inputs[:, None, :]).any(2))
+
+    def columns_of(self, outputs: Bools) -> Bools:
+        """Which columns any of these rows `[g, o]` reads; `[g, i]`."""
+        if self._product:
+            return self.columns & (self.rows & outputs).any(1, keepdims=True)
+        return np.stack([block[keep].any(0) for block, keep in zip(self.nonzero, outputs, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,10 +66,10 @@ def empty_slices(program: Program, readings: list[Reading]) -> dict[tuple[str, i
     found: dict[tuple[str, int], Bools] = {}
     for reading in readings:
         name = program.parameters.get(reading.use.weight) if reading.use.weight is not None else None
-        if name is not None and reading.nonzero is not None:
+        if name is not None and reading.pattern is not None:
             rows, columns = (0, 1) if reading.use.orientation == "out_in" else (1, 0)
-            found[name, rows] = ~reading.busy_rows.ravel()
-            found[name, columns] = ~reading.busy_columns.ravel()
+            found[name, rows] = ~reading.pattern.rows.ravel()
+            found[name, columns] = ~reading.pattern.columns.ravel()
     return found
 
 
@@ -168,8 +168,8 @@ def _delta(known: Constants, reading: Reading, folded: Bools) -> tuple[float, ..
     full = oriented(weight, groups, reading.use.orientation)  # (g, o, i, k)
     needed = np.flatnonzero(folded.any(0))
     constants = torch.from_numpy(np.where(folded, reading.value, 0.0)[:, needed])
-    columns = full[:, :, torch.from_numpy(needed).to(full.device)].sum(-1, dtype=torch.float64).cpu()
-    return tuple((columns * constants[:, None, :]).sum(-1).reshape(-1).tolist())
+    columns = full[:, :, torch.from_numpy(needed).to(full.device)].sum(-1, dtype=torch.float64).cpu()  # (g, o, needed)
+    return tuple((columns @ constants[:, :, None]).reshape(-1).tolist())
 
 
 def _carry(reading: Reading, carrier: Carrier, folded: Bools) -> Carry:

@@ -13,9 +13,9 @@ from torch import fx, nn
 from surgery.analysis.capture import Program
 from surgery.analysis.constants import Constants
 from surgery.coupling import Bools, Coupling, Use
-from surgery.known import Known
+from surgery.known import Known, Pattern
 from surgery.layout import Ids
-from surgery.rules.convolution import nonzero_columns
+from surgery.rules.convolution import pattern_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class Reading:
         use: The use.
         channels: Channel of every input, `[g, i]`.
         rows: Channel of every output, `[g, o]`, or None where every reader counts.
-        nonzero: Which weights are not zero, `[g, o, i]`; None where each input counts as read.
+        pattern: Which weights are not zero; None where each input counts as read.
         constant: Which inputs are constant along everything but their dim, `[g, i]`.
         value: Their constants (0 where they vary), `[g, i]`.
         slot: Name of the bias that a fold is written to (it may have to be made), or None: no fold.
@@ -50,7 +50,7 @@ class Reading:
     use: Use
     channels: Ids
     rows: Ids | None
-    nonzero: Bools | None
+    pattern: Pattern | None
     constant: Bools
     value: Floats
     slot: str | None
@@ -74,35 +74,9 @@ class Reading:
 
     def read_by(self, alive: Bools) -> Bools:
         """Which inputs an alive output channel reads, `[g, i]`."""
-        if self.nonzero is None:
+        if self.pattern is None:
             return np.ones(self.channels.shape, bool)
-        if self.rows is None:
-            return self.busy_columns
-        lively = alive[self.rows]
-        if lively.all():
-            return self.busy_columns
-        if self._product:
-            return self.busy_columns & (self.busy_rows & lively).any(1, keepdims=True)
-        return np.stack([block[keep].any(0) for block, keep in zip(self.nonzero, lively, strict=True)])
-
-    @cached_property
-    def busy_rows(self) -> Bools:
-        """Outputs whose row is not all zero, `[g, o]`."""
-        assert self.nonzero is not None
-        return np.asarray(self.nonzero.any(2))
-
-    @cached_property
-    def busy_columns(self) -> Bools:
-        """Inputs whose column is not all zero, `[g, i]`."""
-        assert self.nonzero is not None
-        return np.asarray(self.nonzero.any(1))
-
-    @cached_property
-    def _product(self) -> bool:
-        """Whether every busy row reads every busy column, as whole rows and columns of zeros leave it."""
-        assert self.nonzero is not None
-        most = int((self.busy_rows.sum(1) * self.busy_columns.sum(1)).sum())
-        return int(np.count_nonzero(self.nonzero)) == most
+        return self.pattern.columns if self.rows is None else self.pattern.columns_of(alive[self.rows])
 
 
 def readings(model: nn.Module, program: Program, coupling: Coupling, known: Constants) -> list[Reading]:
@@ -116,11 +90,11 @@ def _reading(model: nn.Module, program: Program, coupling: Coupling, known: Cons
     value, constant = operand.along(use.dim)
     shape = use.ids.shape
     weight: Known | None = known.known[use.weight] if use.weight is not None else None
-    nonzero = None
+    pattern = None
     if weight is not None and weight.everything:
-        nonzero = nonzero_columns(weight, shape[0], use.orientation, known.memo).cpu().numpy()
+        pattern = pattern_of(weight, shape[0], use.orientation, known.memo)
     slot, refusal = _slot(model, program, use)
-    if use.weight is not None and nonzero is None:
+    if use.weight is not None and pattern is None:
         slot, refusal = None, "its weight varies with the input"
     steady = constant.numpy().reshape(shape)
     values = value.detach().to("cpu", torch.float64).numpy().reshape(shape)
@@ -128,7 +102,7 @@ def _reading(model: nn.Module, program: Program, coupling: Coupling, known: Cons
         use=use,
         channels=coupling.channel_of[use.ids],
         rows=None if use.rows is None else coupling.channel_of[use.rows],
-        nonzero=nonzero,
+        pattern=pattern,
         constant=steady,
         value=np.where(steady, values, 0.0),
         slot=slot,

@@ -61,9 +61,9 @@ def _rows(
 ) -> dict[str, tuple[Ids, Bools]]:
     found: dict[str, tuple[Ids, Bools]] = {}
     for reading in readings:
-        if reading.rows is not None and reading.nonzero is not None and reading.use.weight is not None:
+        if reading.rows is not None and reading.pattern is not None and reading.use.weight is not None:
             name = program.parameters.get(reading.use.weight, reading.use.weight)
-            found[name] = (reading.rows.ravel(), ~reading.busy_rows.ravel())
+            found[name] = (reading.rows.ravel(), ~reading.pattern.rows.ravel())
     for name, dim in producers:
         axis = coupling.axes.get((name, dim))
         if name not in found and axis is not None and axis.ids.ndim == 1:  # a table: nothing is contracted with it

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from surgery.calls import Call, KnownCall, Value
 from surgery.coupling import KERNEL, Orientation
-from surgery.known import Known, Memo
+from surgery.known import Known, Memo, Pattern
 from surgery.layout import Ids, Layout
 from surgery.registry import rule
 
@@ -210,38 +210,44 @@ def contracted(
     if not weight.everything:
         return Known.anything(call.shape)
     value, constant = input.along(dim)
-    full = oriented(weight.full(), conv_groups, orientation)  # (g, o, i, k)
-    nonzero = nonzero_columns(weight, conv_groups, orientation, call.memo)  # (g, o, i)
-    steady = constant & ((value == 0) if borders else torch.ones_like(constant))
-    varies = (nonzero & ~steady.reshape(conv_groups, 1, -1)).any(-1).reshape(-1)
+    value = value.to("cpu", call.dtype)
+    pattern = pattern_of(weight, conv_groups, orientation, call.memo)
+    steady = constant & (value == 0) if borders else constant
+    varies = _rows_on(pattern, ~steady)
     if bias is not None:
         bias_value, bias_constant = (array.expand(varies.numel()) for array in bias.along(0))
         varies = varies | ~bias_constant
     if bool(varies.all()):
         return Known.anything(call.shape)
-    constants = torch.where(constant, value.to("cpu", call.dtype), 0.0).reshape(conv_groups, -1)
-    adding = ~varies & (nonzero & (constants != 0).unsqueeze(1)).any(-1).reshape(-1)
-    rows = adding.nonzero()[:, 0]
-    added = full.reshape(-1, *full.shape[2:])[rows].sum(-1, dtype=call.dtype).cpu()  # (rows, i)
     out = torch.zeros(varies.numel(), dtype=call.dtype)
-    out[rows] = (added * constants[rows // full.shape[1]]).sum(-1)
+    constants = torch.where(constant, value, 0.0)
+    rows = (~varies & _rows_on(pattern, constants != 0)).nonzero()[:, 0]
+    if rows.numel():
+        full = oriented(weight.full(), conv_groups, orientation)  # (g, o, i, k)
+        added = full.reshape(-1, *full.shape[2:])[rows].sum(-1, dtype=call.dtype).cpu()  # (rows, i)
+        out[rows] = (added * constants.reshape(conv_groups, -1)[rows // full.shape[1]]).sum(-1)
     if bias is not None:
         out += torch.where(varies, 0.0, bias_value.to("cpu", call.dtype))
     shape = [-1 if d == dim else 1 for d in range(len(call.shape))]
     return Known.of(call.shape, out.reshape(shape), varies.reshape(shape))
 
 
-def nonzero_columns(weight: Known, conv_groups: int, orientation: Orientation, memo: Memo) -> Tensor:
-    """Where any kernel element of a known weight is not zero, `[g, o, i]`; found once and remembered in `memo`."""
+def _rows_on(pattern: Pattern, inputs: Tensor) -> Tensor:
+    """Which of all rows read any of these inputs `[g * i]`; `[g * o]`."""
+    return torch.from_numpy(pattern.rows_on(inputs.numpy().reshape(pattern.columns.shape)).reshape(-1))
+
+
+def pattern_of(weight: Known, conv_groups: int, orientation: Orientation, memo: Memo) -> Pattern:
+    """Where a known weight is not zero; found once and remembered in `memo`."""
     value = weight.value
     key = (value.data_ptr(), value.shape, value.stride(), value.dtype, weight.shape, conv_groups, orientation)
     if key not in memo:
         full = oriented(weight.full(), conv_groups, orientation)
         blocks = full.flatten(0, 1).split(max(1, ROWS_AT_ONCE // max(1, math.prod(full.shape[2:]))))
         found = torch.cat([_any_element(block) for block in blocks]).reshape(full.shape[:-1])
-        memo[key] = (value, found)  # the tensor stays alive, and its address its own
-    found_before: Tensor = memo[key][1]
-    return found_before
+        memo[key] = (value, Pattern(found.cpu().numpy()))  # the tensor stays alive, and its address its own
+    pattern: Pattern = memo[key][1]
+    return pattern
 
 
 ROWS_AT_ONCE = 1 << 20
