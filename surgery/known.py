@@ -127,7 +127,9 @@ class Known:
         value = self.value.transpose(0, dim).reshape(self.value.shape[dim], -1)
         varies = self.varies.transpose(0, dim).reshape(self.varies.shape[dim], -1)
         first = value[:, :1]
-        constant = (value == first).all(1) & ~varies.any(1)
+        constant = ~varies.any(1) if varies.shape[1] > 1 else ~varies[:, 0]
+        if value.shape[1] > 1:
+            constant = constant & (value == first).all(1)
         size = self.shape[dim]
         return first[:, 0].expand(size), constant.expand(size)
 

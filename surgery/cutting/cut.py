@@ -88,9 +88,10 @@ def _gather_all_(model: nn.Module, cuts: Cuts) -> None:
             by_name.setdefault(axis.name, []).append(axis)
     folded = {fold.bias for fold in cuts.folds}
     owners = dict(model.named_modules(remove_duplicate=False))
+    positions: Positions = {}
     for name, axes in by_name.items():
         old = _tensor(owners, name)
-        new = gathered(old.detach(), axes)
+        new = gathered(old.detach(), axes, positions)
         _replace_(owners, axes[0].aliases or (name,), old, new)
     _gather_made_biases_(owners, cuts, folded)
 
@@ -125,14 +126,22 @@ def _tensor(owners: Owners, name: str) -> Tensor:
     return tensor
 
 
-def gathered(tensor: Tensor, axes: Sequence[AxisCut]) -> Tensor:
+Positions = dict[tuple[int, torch.device], Tensor]
+"""What stays as tensors, by the identity of the tuple and the device: axes of the same channels share it."""
+
+
+def gathered(tensor: Tensor, axes: Sequence[AxisCut], positions: Positions | None = None) -> Tensor:
     """The positions that stay, over all dims; a grouped weight group by group."""
+    positions = {} if positions is None else positions
     grouped = [axis for axis in axes if axis.conv_groups > 1]
     plain = [axis for axis in axes if axis.conv_groups == 1]
     if grouped:
         return _gathered_by_group(tensor, grouped[0], plain)
     for axis in plain:
-        tensor = tensor.index_select(axis.dim, torch.tensor(axis.keep, device=tensor.device))
+        key = id(axis.keep), tensor.device
+        if key not in positions:
+            positions[key] = torch.tensor(axis.keep, device=tensor.device)
+        tensor = tensor.index_select(axis.dim, positions[key])
     return tensor.contiguous()
 
 

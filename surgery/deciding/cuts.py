@@ -336,7 +336,7 @@ def checksum(tensor: Tensor) -> int:
     """
     total = 0
     for piece in tensor.detach().cpu().contiguous().view(-1).split(PIECE):
-        raw = (piece + 0.0 if piece.is_floating_point() else piece).view(torch.uint8)
-        whole = raw.numel() // 8 * 8
-        total += int(raw[:whole].view(torch.int64).sum()) + int(raw[whole:].sum(dtype=torch.int64))
+        raw = (piece + 0.0 if piece.is_floating_point() else piece).view(torch.uint8).numpy()
+        whole = raw.size // 8 * 8
+        total += int(raw[:whole].view(np.int64).sum()) + int(raw[whole:].sum())
     return total

@@ -13,7 +13,7 @@ from surgery.coupling import Axis, Bools, Coupling
 from surgery.deciding.cuts import GroupCut
 from surgery.deciding.dead import Decision
 from surgery.deciding.reads import Reading
-from surgery.layout import Ids, distinct
+from surgery.layout import Ids
 
 Rows = Mapping[str, tuple[Ids, Bools]]
 """By producer: the channel of each of its rows, and which rows are all zero."""
@@ -109,9 +109,10 @@ def axes_by_group(coupling: Coupling) -> dict[int, list[Axis]]:
     """The axes that every group lives on."""
     every = list(coupling.axes.values())
     axes, channels = coupling.incidence
-    pairs = distinct(axes * coupling.n_channels + coupling.group_of[channels])
+    n_groups = int(coupling.group_of.max(initial=0)) + 1
+    pairs = np.flatnonzero(np.bincount(axes * n_groups + coupling.group_of[channels]))
     found: dict[int, list[Axis]] = {}
-    for axis, group in zip(*(each.tolist() for each in np.divmod(pairs, max(coupling.n_channels, 1))), strict=True):
+    for axis, group in zip(*(each.tolist() for each in np.divmod(pairs, n_groups)), strict=True):
         found.setdefault(group, []).append(every[axis])
     return found
 
