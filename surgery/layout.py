@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,10 @@ class Layout:
 
     def block_of(self, dim: int) -> Ids | None:
         """The block that covers `dim`, or None where the dim is untracked."""
-        return next((block for block in self.blocks if block.shape[dim] > 1), None)
+        for block in self.blocks:
+            if block.shape[dim] > 1:
+                return block
+        return None
 
     @property
     def rank(self) -> int:
@@ -42,7 +46,12 @@ class Layout:
 
 def covered(block: Ids) -> tuple[int, ...]:
     """The dims that a block covers."""
-    return tuple(dim for dim, size in enumerate(block.shape) if size > 1)
+    return _longer_than_one(block.shape)
+
+
+@lru_cache(maxsize=4096)
+def _longer_than_one(shape: Shape) -> tuple[int, ...]:
+    return tuple(dim for dim, size in enumerate(shape) if size > 1)
 
 
 def on_dim(ids: Ids, rank: int, dim: int) -> Ids:

@@ -213,7 +213,7 @@ def _zero_(part: nn.Module, gene: Gene, generator: torch.Generator) -> None:
     weight, bias = getattr(part, "weight", None), getattr(part, "bias", None)
     if not isinstance(weight, Tensor) or weight.dim() == 0:
         return
-    turned = isinstance(part, nn.ConvTranspose1d | nn.ConvTranspose2d | steps.Product)
+    turned = isinstance(part, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d | steps.Product)
     out_dim = 1 if turned else 0
     n_out = weight.shape[out_dim]
     picked = torch.rand(n_out, generator=generator) < 0.5

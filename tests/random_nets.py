@@ -95,11 +95,11 @@ def _head(b: Builder, gene: Gene, latest: int, *, dense: bool) -> None:
 
 
 def genes() -> st.SearchStrategy[Gene]:
-    """One gene; plain layers are as likely as all the other kinds together."""
+    """One gene; plain layers, single ops and all the other kinds together are as likely as each other."""
     number = st.integers(0, 11)
     return st.builds(
         Gene,
-        kind=st.sampled_from((NOTHING, *OFTEN * 2, *KINDS)),
+        kind=st.sampled_from((NOTHING, *OFTEN * 2, *KINDS, *("op",) * len(KINDS))),
         source=st.sampled_from((0, 0, 0, 0, 0, 1, 2, 3)),
         zeros=st.integers(0, len(ZEROS) - 1),
         seed=st.integers(0, 99),

@@ -12,10 +12,16 @@ from torch import nn
 from torch.testing import assert_close
 
 import surgery
+import surgery.inputs
+import surgery.rules  # noqa: F401  # fills the rule table
+from surgery.analysis.capture import capture
 from surgery.masks import bake
+from surgery.registry import RULES, op_names
 from tests.exactness import assert_plain, fingerprint
-from tests.random_judge import FUZZ, INSENSITIVE, assert_exact, many, quick
+from tests.random_builder import Gene
+from tests.random_judge import FUZZ, INSENSITIVE, Inputs, Verdict, assert_exact, many, quick
 from tests.random_nets import RandomNet, Recipe, recipes
+from tests.random_ops import NEVER_DRAWN, OPS, gene_of
 
 
 def same_tensors(a: nn.Module, b: nn.Module) -> None:
@@ -38,17 +44,20 @@ def greedy(plan: surgery.Plan) -> bool:
     return any(why.startswith("kept, ") or "cannot run narrower" in why for why in plan.reasons)
 
 
+def check_exact(net: RandomNet, example: Inputs) -> tuple[surgery.Result, Verdict]:
+    before = fingerprint(net)
+    result = surgery.shrink(net, example, prove=False)
+    assert fingerprint(net) == before, "the given net was changed"
+    assert_plain(net, result.model)
+    return result, assert_exact(bake(net), result.plan, result.model, example)
+
+
 def check_shrink(recipe: Recipe) -> None:
     net, example = recipe.net()
     if not has_parameters(net):
         return
     note(net.program(len(example)))
-    before = fingerprint(net)
-    result = surgery.shrink(net, example, prove=False)
-    assert fingerprint(net) == before, "the given net was changed"
-    assert_plain(net, result.model)
-    masked = bake(net)
-    verdict = assert_exact(masked, result.plan, result.model, example)
+    result, verdict = check_exact(net, example)
     event("sensitive" if verdict.sensitivity >= INSENSITIVE else "insensitive")
     event("something removed" if result.plan.removed_channels else "nothing removed")
 
@@ -78,6 +87,19 @@ def check_choose(recipe: Recipe, keep_ratio: float, round_to: int) -> None:
         for planned, found in zip(plan.axes, result.plan.axes, strict=True):
             assert len(found.keep) <= len(planned.keep), f"shrink(mask(m)) keeps more of {planned.name} than was chosen"
     event("something chosen" if plan.removed_channels else "nothing chosen")
+
+
+def test_every_op_that_has_a_rule_can_be_drawn() -> None:
+    assert sorted(RULES) == sorted([*OPS, *NEVER_DRAWN])
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_a_net_around_each_op_is_shrunk_exactly(name: str) -> None:
+    genes = (Gene("conv", zeros=1, seed=3), gene_of(name), Gene("conv", zeros=1, seed=4))
+    net, example = Recipe(genes, stem=8, inputs=0, outputs=0, head=0).net()
+    program = capture(net, surgery.inputs.Inputs.of(example))
+    assert name in {shown for node in program.calls for shown in op_names(node.target)}, net.program(1)
+    check_exact(net, example)
 
 
 @quick

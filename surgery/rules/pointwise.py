@@ -18,8 +18,10 @@ def merge(call: Call, operands: Sequence[Layout], shape: Shape) -> Layout:
 
     A dim that one operand tracks and another has untracked at full size cannot shrink, and is held.
     """
+    if len(operands) == 1 and operands[0].shape == shape:
+        return operands[0]
     rank = len(shape)
-    lifted = [_lift(layout, rank) for layout in operands]
+    lifted = [layout if layout.rank == rank else _lift(layout, rank) for layout in operands]
     for dim in range(rank):
         tracked = [layout.block_of(dim) is not None for layout in lifted]
         fixed = [layout.shape[dim] > 1 and not t for layout, t in zip(lifted, tracked, strict=True)]
@@ -40,8 +42,9 @@ def _lift(layout: Layout, rank: int) -> Layout:
 
 def _join(call: Call, merged: list[Ids], block: Ids) -> list[Ids]:
     """Add a block to disjoint ones, tying it to those that it overlaps."""
-    apart = [other for other in merged if not set(covered(other)) & set(covered(block))]
-    touching = [other for other in merged if set(covered(other)) & set(covered(block))]
+    mine = set(covered(block))
+    apart = [other for other in merged if mine.isdisjoint(covered(other))]
+    touching = [other for other in merged if not mine.isdisjoint(covered(other))]
     for other in touching:
         # the widest block stays; where neither contains the other, what is not shared is held
         widest = max((block, other), key=lambda ids: len(covered(ids)))
