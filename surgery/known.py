@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from surgery.layout import Shape
+from surgery.pieces import AT_ONCE
 
 Memo = dict[Any, Any]
 """What was found of a value, to be found once."""
@@ -54,13 +55,19 @@ class Pattern:
         """Which rows read any of these inputs `[g, i]`; `[g, o]`."""
         if self._product:
             return self.rows & (self.columns & inputs).any(1, keepdims=True)
-        return np.asarray((self.nonzero & inputs[:, None, :]).any(2))
+        block = max(1, AT_ONCE // (self.nonzero.shape[0] * self.nonzero.shape[2]))
+        steps = range(0, self.nonzero.shape[1], block)
+        return np.concatenate([(self.nonzero[:, s : s + block] & inputs[:, None]).any(2) for s in steps], axis=1)
 
     def columns_of(self, outputs: Bools) -> Bools:
         """Which columns any of these rows `[g, o]` reads; `[g, i]`."""
         if self._product:
             return self.columns & (self.rows & outputs).any(1, keepdims=True)
-        return np.stack([block[keep].any(0) for block, keep in zip(self.nonzero, outputs, strict=True)])
+        found = np.zeros_like(self.columns)
+        block = max(1, AT_ONCE // (self.nonzero.shape[0] * self.nonzero.shape[2]))
+        for s in range(0, self.nonzero.shape[1], block):
+            found |= (self.nonzero[:, s : s + block] & outputs[:, s : s + block, None]).any(1)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

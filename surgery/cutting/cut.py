@@ -11,6 +11,7 @@ from surgery.cutting.modules import correct_numbers_
 from surgery.cutting.repair import set_
 from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold
 from surgery.errors import PlanError
+from surgery.pieces import AT_ONCE
 
 Owners = Mapping[str, nn.Module]
 """The modules of a model by path."""
@@ -137,11 +138,25 @@ def gathered(tensor: Tensor, axes: Sequence[AxisCut], positions: Positions | Non
     plain = [axis for axis in axes if axis.conv_groups == 1]
     if grouped:
         return _gathered_by_group(tensor, grouped[0], plain)
+    picked: dict[int, Tensor] = {}
     for axis in plain:
         key = id(axis.keep), tensor.device
         if key not in positions:
             positions[key] = torch.tensor(axis.keep, device=tensor.device)
-        tensor = tensor.index_select(axis.dim, positions[key])
+        picked[axis.dim] = positions[key]
+    rows = picked.pop(0, None)
+    if rows is None or not picked or tensor.numel() <= AT_ONCE:
+        return _selected(tensor if rows is None else tensor.index_select(0, rows), picked)
+    shape = [rows.numel(), *(picked[d].numel() if d in picked else tensor.shape[d] for d in range(1, tensor.dim()))]
+    made, done = tensor.new_empty(shape), 0
+    for some in rows.split(max(1, AT_ONCE * tensor.shape[0] // tensor.numel())):
+        made[done : (done := done + some.numel())] = _selected(tensor.index_select(0, some), picked)
+    return made
+
+
+def _selected(tensor: Tensor, picked: Mapping[int, Tensor]) -> Tensor:
+    for dim, positions in picked.items():
+        tensor = tensor.index_select(dim, positions)
     return tensor.contiguous()
 
 

@@ -18,6 +18,7 @@ from surgery.deciding.dead import Carrier, Decision, needs_fold
 from surgery.deciding.reads import Reading
 from surgery.deciding.stranded import group_cuts
 from surgery.layout import Ids
+from surgery.pieces import pieces
 from surgery.rules.convolution import oriented
 
 C = TypeVar("C", bound=Cuts)
@@ -168,8 +169,12 @@ def _delta(known: Constants, reading: Reading, folded: Bools) -> tuple[float, ..
     full = oriented(weight, groups, reading.use.orientation)  # (g, o, i, k)
     needed = np.flatnonzero(folded.any(0))
     constants = torch.from_numpy(np.where(folded, reading.value, 0.0)[:, needed])
-    columns = full[:, :, torch.from_numpy(needed).to(full.device)].sum(-1, dtype=torch.float64).cpu()  # (g, o, needed)
-    return tuple((columns @ constants[:, :, None]).reshape(-1).tolist())
+    chosen = torch.from_numpy(needed).to(full.device)
+    delta: list[float] = []
+    for block, values in zip(full, constants, strict=True):  # one conv group: (o, i, k), (needed,)
+        for rows in pieces(block):
+            delta += (rows[:, chosen].sum(-1, dtype=torch.float64).cpu() @ values).tolist()
+    return tuple(delta)
 
 
 def _carry(reading: Reading, carrier: Carrier, folded: Bools) -> Carry:

@@ -325,7 +325,7 @@ def zero_(tensor: Tensor, zeros: Zeros) -> None:
     view[positions // per_group, :, positions % per_group] = 0
 
 
-PIECE = 1 << 16
+IN_CACHE = 1 << 16
 """Elements that are summed at once, so that they stay in the processor's cache."""
 
 
@@ -335,7 +335,7 @@ def checksum(tensor: Tensor) -> int:
     A mask that is multiplied in leaves -0 where a mask that is written leaves 0: they count as the same.
     """
     total = 0
-    for piece in tensor.detach().cpu().contiguous().view(-1).split(PIECE):
+    for piece in tensor.detach().cpu().contiguous().view(-1).split(IN_CACHE):
         raw = (piece + 0.0 if piece.is_floating_point() else piece).view(torch.uint8).numpy()
         whole = raw.size // 8 * 8
         total += int(raw[:whole].view(np.int64).sum()) + int(raw[whole:].sum())

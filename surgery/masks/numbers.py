@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from surgery.errors import InputError
+from surgery.pieces import pieces
 
 LISTED = 5
 """How many tensors an error names; the rest is counted."""
@@ -20,20 +21,21 @@ def count_subnormals(model: nn.Module) -> dict[str, int]:
     A subnormal is not zero, but below the smallest normal number of its dtype (1.2e-38 in float32). Arithmetic on
     them is tens of times slower than on zeros, so a masked model that is full of them makes any slim one look fast.
     """
-    counts = {name: int(_subnormal(tensor).sum()) for name, tensor in _floats(model)}
+    counts = {name: sum(int(_subnormal(p).sum()) for p in pieces(tensor)) for name, tensor in _floats(model)}
     return {name: count for name, count in counts.items() if count}
 
 
 def flush_subnormals_(model: nn.Module) -> dict[str, int]:
     """Set every subnormal value of the parameters and buffers to zero; returns what `count_subnormals` saw."""
-    counts = {}
+    counts: dict[str, int] = {}
     with torch.no_grad():
         for name, tensor in _floats(model):
-            small = _subnormal(tensor)
-            if count := int(small.sum()):
-                counts[name] = count
-                real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-                real.copy_(_wide(tensor).masked_fill(small, 0))
+            for piece in pieces(tensor):
+                small = _subnormal(piece)
+                if count := int(small.sum()):
+                    counts[name] = counts.get(name, 0) + count
+                    real = torch.view_as_real(piece) if piece.is_complex() else piece
+                    real.copy_(_wide(piece).masked_fill(small, 0))
     return counts
 
 
@@ -49,9 +51,13 @@ def check_finite(model: nn.Module) -> None:
     buffers = dict(model.named_buffers())
     for name, tensor in _floats(model):
         masking = name in buffers and not name.rpartition(".")[2].startswith("running_")
-        if bool(_wide(tensor).isfinite().all()) or (masking and not bool(_wide(tensor).isnan().any())):
+        wide = [_wide(piece) for piece in pieces(tensor) if not bool(_wide(piece).isfinite().all())]
+        counts = {
+            "NaN": sum(int(piece.isnan().sum()) for piece in wide),
+            "Inf": sum(int(piece.isinf().sum()) for piece in wide),
+        }
+        if not counts["NaN"] and (masking or not counts["Inf"]):
             continue
-        counts = {"NaN": int(_wide(tensor).isnan().sum()), "Inf": int(_wide(tensor).isinf().sum())}
         bad.append(f"{name} ({', '.join(f'{count} {what}' for what, count in counts.items() if count)})")
     if bad:
         more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""

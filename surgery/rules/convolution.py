@@ -12,6 +12,7 @@ from surgery.calls import Call, KnownCall, Value
 from surgery.coupling import KERNEL, Orientation
 from surgery.known import Known, Memo, Pattern
 from surgery.layout import Ids, Layout
+from surgery.pieces import pieces
 from surgery.registry import rule
 
 
@@ -243,15 +244,14 @@ def pattern_of(weight: Known, conv_groups: int, orientation: Orientation, memo: 
     key = (value.data_ptr(), value.shape, value.stride(), value.dtype, weight.shape, conv_groups, orientation)
     if key not in memo:
         full = oriented(weight.full(), conv_groups, orientation)
-        blocks = full.flatten(0, 1).split(max(1, ROWS_AT_ONCE // max(1, math.prod(full.shape[2:]))))
-        found = torch.cat([_any_element(block) for block in blocks]).reshape(full.shape[:-1])
-        memo[key] = (value, Pattern(found.cpu().numpy()))  # the tensor stays alive, and its address its own
+        found = torch.empty(full.shape[0] * full.shape[1], full.shape[2], dtype=torch.bool)
+        done = 0
+        for rows in pieces(full.flatten(0, 1)):
+            found[done : (done := done + rows.shape[0])] = _any_element(rows)
+        # the tensor stays alive, and its address its own
+        memo[key] = (value, Pattern(found.reshape(full.shape[:-1]).numpy()))
     pattern: Pattern = memo[key][1]
     return pattern
-
-
-ROWS_AT_ONCE = 1 << 20
-"""How many elements are looked at in one go: what is made on the way stays small beside the model."""
 
 
 def _any_element(rows: Tensor) -> Tensor:

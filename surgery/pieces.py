@@ -1,0 +1,18 @@
+"""Large tensors in pieces: what is computed of them on the way takes a few megabytes, not as much as they do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+AT_ONCE = 1 << 20
+"""The most elements of a piece, where one row has no more."""
+
+
+def pieces(tensor: Tensor) -> Sequence[Tensor]:
+    """The tensor in stretches along dim 0, views of it."""
+    if tensor.numel() <= AT_ONCE:
+        return (tensor,)
+    stretches: Sequence[Tensor] = tensor.split(max(1, AT_ONCE * tensor.shape[0] // tensor.numel()))
+    return stretches
