@@ -106,15 +106,16 @@ def assert_exact(
     """The slim model is the masked one: in float64 to 1e-9 of the spread, in float32 to rounding.
 
     Args:
-        masked: The masked model, its masks baked.
+        masked: The masked model.
         plan: What was cut; it is applied to a float64 copy.
         slim: What came out.
         example: The inputs that it was made with.
         shapes: `(batch, grow)`: fresh inputs with that batch, and so much more in the dims from 2 on.
         healthy: The least spread over the largest output that the model must show for the test to mean anything.
     """
-    slim64 = cut_(copy.deepcopy(masked).double(), plan)
-    found = distance(masked, slim, slim64, example, shapes)
+    plain = bake(masked)  # what is baked is baked in the model's own precision
+    slim64 = cut_(copy.deepcopy(plain).double(), plan)
+    found = distance(plain, slim, slim64, example, shapes)
     assert found.health >= healthy, f"a test that could not fail: {found}"
     assert found.float64 <= BOUND_FLOAT64, found
     assert found.float32 <= max(BOUND_FLOAT32, 4 * found.noise), found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import replace
 
 import pytest
 from hypothesis import event, given, note, settings
@@ -25,7 +26,6 @@ from tests.random_builder import Gene, RandomNet
 from tests.random_judge import FUZZ, INSENSITIVE, Inputs, Verdict, assert_exact, many, quick
 from tests.random_nets import Recipe, recipes
 from tests.random_ops import NEVER_DRAWN, OPS, gene_of
-
 
 pytestmark = pytest.mark.filterwarnings("ignore:input's size at dim=1 does not match num_features")
 """Tokens are channels for an InstanceNorm behind a transpose: at another resolution the given net itself warns."""
@@ -105,7 +105,9 @@ def test_every_op_that_has_a_rule_can_be_drawn() -> None:
 
 @pytest.mark.parametrize("name", OPS)
 def test_a_net_around_each_op_is_shrunk_exactly(name: str) -> None:
-    genes = (Gene("conv", zeros=1, seed=3), gene_of(name), Gene("conv", zeros=1, seed=4))
+    conv = Gene("conv", zeros=1, seed=5)
+    reader = Gene("conv", zeros=1, seed=4, numbers=(1, 0, 0, 0, 0, 0, 0, 0))  # 1x1: it can take over any constant
+    genes = (conv, gene_of(name), reader, gene_of(name, dim=1), replace(reader, seed=6))
     net, example = Recipe(genes, stem=8, inputs=0, outputs=0, head=0).net()
     program = capture(net, surgery.inputs.Inputs.of(example))
     assert name in {shown for node in program.calls for shown in op_names(node.target)}, net.program(1)
