@@ -57,7 +57,8 @@ VIEWS: dict[str, Function] = {
     "aten.tile.default": lambda x, y, d: x[:, :, ::2].tile(2 if d == 2 else 1, 1, 1)[:, : 2 * x.shape[1]],
     "aten.repeat_interleave.self_int": lambda x, y, d: x[:, :, ::2, ::2].repeat_interleave(2, d),
     "aten.channel_shuffle.default": lambda x, y, d: F.channel_shuffle(x, 2),
-    "aten.native_channel_shuffle.default": lambda x, y, d: A.native_channel_shuffle.default(x, 2),
+    # contiguous: for others its fake version fails where its kernel does not
+    "aten.native_channel_shuffle.default": lambda x, y, d: A.native_channel_shuffle.default(x.contiguous(), 2),
     "aten.pixel_shuffle.default": lambda x, y, d: F.pixel_shuffle(x, 2),
     "aten.pixel_unshuffle.default": lambda x, y, d: F.pixel_unshuffle(x, 2),
 }
