@@ -146,3 +146,31 @@ def test_training_flags_survive() -> None:
     slim = surgery.shrink(model, X).model
     assert (slim.training, slim.a.training, slim.b.training) == (True, True, False)
     assert (model.training, model.a.training, model.b.training) == (True, True, False)
+
+
+def test_the_slim_model_shares_no_memory_with_the_given_one() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 2, 1)).eval()
+    with torch.no_grad():
+        net[0].weight[:3] = 0
+        net[0].bias[:3] = 0
+    x = torch.randn(1, 3, 5, 5)
+    for model in (
+        surgery.shrink(net, x).model,
+        surgery.shrink(nn.Sequential(net[4]), x[:, :1].expand(1, 4, 5, 5)).model,
+    ):
+        places = {tensor.untyped_storage().data_ptr() for tensor in [*net.parameters(), *net.buffers()]}
+        assert places.isdisjoint(t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()])
+
+
+def test_in_place_the_model_itself_is_cut_and_no_tensor_is_left_behind() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
+    with torch.no_grad():
+        net[0].weight[:3] = 0
+        net[0].bias[:3] = 0
+    first, weight = net[0], net[0].weight
+    result = surgery.shrink(net, torch.randn(1, 3, 5, 5), inplace=True, prove=False)
+    assert result.model is net
+    assert net[0] is first
+    assert net[0].weight is weight
+    assert tuple(weight.shape) == (5, 3, 1, 1)
+    assert weight.untyped_storage().nbytes() == 5 * 3 * 4
