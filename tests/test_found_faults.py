@@ -197,3 +197,23 @@ class Sideways(nn.Module):
 
 def test_a_layer_that_runs_for_nothing_is_cut_along() -> None:
     assert shrunk(zero_rows_(lively(Sideways()), stem=[0, 1, 2]), image()).plan.axis("stem.weight").removed == 3
+
+
+class Unheard(nn.Module):
+    """A layer with padding that runs twice, and whose results nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.middle = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.idle, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        torch.relu(self.idle(y))
+        self.idle(y)
+        return self.head(self.middle(y))
+
+
+def test_nothing_is_carried_into_a_channel_that_nobody_hears() -> None:
+    # one channel of the idle layer stays, for a layer needs one; its weight is shared, and can take up no constant
+    shrunk(zero_rows_(lively(Unheard()), stem=[0, 1, 2]), image())

@@ -300,7 +300,7 @@ def _carry(case: Case, decision: Decision) -> bool:
     decision.carriers.clear()
     kept = False
     for index, reading in enumerate(case.readings):
-        if not reading.use.borders:
+        if not reading.carries:  # what still reads a constant there only fills a rectangle, and nobody hears it
             continue
         folded = needs_fold(reading, decision.alive)
         for conv_group in np.flatnonzero(folded.any(1)):
