@@ -23,7 +23,7 @@ NEVER_DRAWN = {
     "aten.sym_size.int": "shapes are captured as plain numbers",
     "aten.sym_numel.default": "shapes are captured as plain numbers",
     "aten.lift_fresh.default": "the recorder writes it down as lift_fresh_copy",
-    "aten._assert_tensor_metadata.default": "the recorder leaves it out",
+    "aten._assert_tensor_metadata.default": "it hands nothing out",
 }
 """Ops with a rule that no captured random net can show, each with the reason."""
 

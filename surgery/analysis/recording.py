@@ -26,7 +26,7 @@ from surgery.analysis.keeping import UnsureError, attributes_kept
 from surgery.analysis.places import Places, called
 from surgery.inputs import Inputs
 
-SILENT = ("profiler::", "aten::_assert_tensor_metadata")
+SILENT = "profiler::"
 """Ops that say nothing about values."""
 
 
