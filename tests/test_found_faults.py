@@ -217,3 +217,16 @@ class Unheard(nn.Module):
 def test_nothing_is_carried_into_a_channel_that_nobody_hears() -> None:
     # one channel of the idle layer stays, for a layer needs one; its weight is shared, and can take up no constant
     shrunk(zero_rows_(lively(Unheard()), stem=[0, 1, 2]), image())
+
+
+def test_a_gate_that_leaves_one_channel_is_read() -> None:
+    # its output has one position and carries no ids: nobody saw that it is read, and all that feeds it went
+    net = lively(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.GLU(dim=1), nn.Conv2d(1, 3, 1)))
+    assert surgery.shrink(net, image(), prove=False).plan.empty
+    assert shrunk(zero_rows_(net, **{"0": [1]}), image()).plan.axis("0.weight").keep == (0, 2, 3)
+
+
+def test_a_picture_shuffled_from_channels_is_read() -> None:
+    net = lively(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.PixelShuffle(2)))
+    assert surgery.shrink(net, image(), prove=False).plan.empty
+    assert shrunk(zero_rows_(net, **{"0": [1]}), image()).plan.axis("0.weight").removed == 1

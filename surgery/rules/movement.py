@@ -288,8 +288,10 @@ def pixel_shuffle(call: Call, input: Value, upscale_factor: int) -> Layout:
     if ids is None:
         return Layout(call.shape, tuple(b for b in layout.blocks if b.shape[-1] == b.shape[-2] == 1))
     rows = ids.reshape(-1, upscale_factor**2)
-    call.tie(rows, rows[:, :1])
     layout = call.only(Value(input.node, layout), range(rank - 2), "pixel_shuffle spreads it over space")
+    if len(rows) == 1:  # a dim of one position carries no ids on: who reads it would not be seen to
+        call.pin(ids, "pixel_shuffle makes one channel of it")
+    call.tie(rows, rows[:, :1])
     kept = tuple(b for b in layout.blocks if b.shape[rank - 3] == 1)
     return Layout(call.shape, kept + call.placed(rows[:, 0], rank, rank - 3))
 

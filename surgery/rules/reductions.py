@@ -168,9 +168,11 @@ def glu(call: Call, input: Value, dim: int = -1) -> Layout:
         return Layout(call.shape, input.layout.blocks)
     half = block.shape[dim] // 2
     first, second = block.take(range(half), axis=dim), block.take(range(half, 2 * half), axis=dim)
+    if first.size == 1:  # a dim of one position carries no ids on: who reads it would not be seen to
+        return Layout(call.shape, call.hold(input.layout, [dim], "glu leaves one channel of it").blocks)
     call.tie(first, second)
     kept = tuple(b for b in input.layout.blocks if b is not block)
-    return Layout(call.shape, (*kept, *((first,) if half > 1 else ())))
+    return Layout(call.shape, (*kept, first))
 
 
 @glu.known
