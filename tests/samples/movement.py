@@ -225,7 +225,7 @@ PIXELS = (
         lambda x: F.pixel_shuffle(x, 2),
         {"x": (2, 4, 3, 5)},
         free="x0",
-        held=("pixel_shuffle spreads it over space",),
+        held=("pixel_shuffle spreads it over space", "pixel_shuffle makes one channel of it"),
     ),
     Sample(
         "pixel_shuffle unbatched",
