@@ -50,7 +50,9 @@ LOOKING = (
 FRESH = (
     Sample(
         "new_zeros",
-        lambda x: x + x.new_zeros(2, 1, 1) + x.new_ones(1) + x.new_full((6,), 0.5) + 0 * x.new_empty((1, 1)),
+        lambda x: (
+            x + x.new_zeros(2, 1, 1) + x.new_ones(1) + x.new_full((6,), 0.5) + torch.zeros_like(x.new_empty((1, 1)))
+        ),
         {"x": (2, 5, 6)},
         free="x1",
         held=("add meets an operand whose dim 0 cannot shrink", "add meets an operand whose dim 2 cannot shrink"),
