@@ -37,12 +37,14 @@ class Call:
         shape: The output's shape (of the first output where there are several).
         shapes: The shapes of all outputs.
         ledger: Where ties, pins and uses are written.
-        accounted: Id arrays that this call has mentioned; the engine checks that none is lost.
+        accounted: Id arrays that this call has used, pinned or the like; the engine checks that none is lost.
+        tied: Pairs of id arrays that this call has tied: one side is no more lost than the other.
     """
 
     def __init__(self, node: str, op: str, shapes: Sequence[Shape], ledger: Ledger) -> None:
         self.node, self.op, self.shapes, self.ledger = node, op, tuple(shapes), ledger
         self.accounted: list[Ids] = []
+        self.tied: list[tuple[Ids, Ids]] = []
 
     @property
     def shape(self) -> Shape:
@@ -60,7 +62,7 @@ class Call:
         left, right = np.broadcast_arrays(a, b)
         if left is not right:
             self.ledger.ties.append((left, right))
-        self.accounted += [a, b]
+        self.tied.append((left, right))
 
     def pin(self, ids: Ids, reason: str) -> None:
         """These units must stay."""

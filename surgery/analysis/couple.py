@@ -134,7 +134,7 @@ def _unruled(call: Call, operands: Sequence[Value], shapes: Sequence[tuple[int, 
 
 
 def _conserve(call: Call, rule: Rule, operands: Sequence[Value], answer: Any) -> None:
-    """Ids are conserved: each that came in went out, or was tied, used, pinned; what a rule lost is held."""
+    """Ids are conserved: each that came in went out, was used or pinned, or tied to one that was. The lost are held."""
     if rule.drops:
         _alone(call, operands, answer)
         return
@@ -149,9 +149,16 @@ def _conserve(call: Call, rule: Rule, operands: Sequence[Value], answer: Any) ->
             seen[block] = True
     for ids in call.accounted:
         seen[ids] = True
-    for block in incoming:
-        if not seen[block].all():
-            call.pin(block[~seen[block]], f"{call.op} lost track of it (a fault of its rule)")
+    lost: list[Ids] = []
+    for ties in (call.tied, call.tied[::-1]):  # to and fro: ties of one call reach each other
+        for left, right in ties:
+            seen[right[seen[left]]] = True
+            seen[left[seen[right]]] = True
+        lost = [block[~seen[block]] for block in incoming if not seen[block].all()]
+        if not lost:
+            return
+    for ids in lost:
+        call.pin(ids, f"{call.op} lost track of it (a fault of its rule)")
 
 
 def _alone(call: Call, operands: Sequence[Value], answer: Any) -> None:
