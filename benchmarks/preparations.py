@@ -7,6 +7,7 @@ depend on the input. `lively_` makes it one in which they show.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,13 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import prune
 
 import surgery
+from benchmarks.architecture import Architecture
 from benchmarks.families import CLASSES
 from benchmarks.prepared import prepare_
+from surgery.inputs import Inputs
 
 Layer = _ConvNd | nn.Linear
+BATCH = 8
 
 
 def layers_of(model: nn.Module) -> dict[str, Layer]:
@@ -25,47 +29,61 @@ def layers_of(model: nn.Module) -> dict[str, Layer]:
     return {path: module for path, module in model.named_modules() if isinstance(module, Layer)}
 
 
-def lively_(model: nn.Module, example: Tensor, seed: int = 0) -> nn.Module:
+def lively_(model: nn.Module, fed: Inputs, seed: int = 0) -> nn.Module:
     """Random statistics, biases, gains and layer scales; weights such that each layer's output differs by 1.
 
-    Parameters that are the same everywhere (gains, layer scales, gates) become U(0.5, 1.5); `prepare_` does the rest.
+    Parameters that are the same everywhere (gains, layer scales, gates) become U(0.5, 1.5), weights that no layer here
+    owns (stacked experts, position embeddings) get a deviation of at least 0.1; `prepare_` does the rest.
     """
     prepare_(model, seed)
     generator = torch.Generator().manual_seed(seed)
+    levelled = {layer.weight for layer in layers_of(model).values()}
     with torch.no_grad():
         for parameter in model.parameters():
             if bool((parameter == parameter.flatten()[0]).all()):
                 parameter.uniform_(0.5, 1.5, generator=generator)
-    return levelled_(model, example, seed)
+            elif parameter.dim() > 1 and parameter not in levelled:
+                parameter.mul_((0.1 / parameter.std()).clamp_min(1))
+    return levelled_(model, fed)
 
 
-def levelled_(model: nn.Module, example: Tensor, seed: int = 0) -> nn.Module:
+def levelled_(model: nn.Module, fed: Inputs) -> nn.Module:
     """Scale the weights layer by layer, in the order they run, until each output differs by 1 from input to input.
 
     Done again to a masked net: half of the signal is gone from every layer, and after fifty layers all of it would be.
+    Layers that see no batch (position tables) are left alone. `fed` is a call with a batch of `BATCH`.
     """
 
-    def level(layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+    def level(layer: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
+        if out.shape[0] % BATCH:
+            return None
         change = (out - out.mean(0, keepdim=True)).std().clamp_min(1e-6)
         layer.weight.div_(change)  # type: ignore[operator]  # a parameter
         again: Tensor = layer.forward(*args)  # what it really gives now: some layers standardise their weight
         return again
 
-    generator = torch.Generator().manual_seed(seed)
-    hooks = [layer.register_forward_hook(level) for layer in layers_of(model).values()]
+    layers = [m for m in model.modules() if isinstance(m, Layer) or type(m).__name__ == "Conv1D"]  # transformers' own
+    hooks = [layer.register_forward_hook(level) for layer in layers]
     with torch.no_grad():
-        model.eval()(torch.randn(8, *example.shape[1:], generator=generator))
+        fed.call(model.eval())
     for hook in hooks:
         hook.remove()
     return model
 
 
-def by_plan(model: nn.Module, example: Tensor) -> nn.Module:
+def drawn(architecture: Architecture) -> Inputs:
+    """The batch on which nets are levelled."""
+    return architecture.inputs(seed=0, B=BATCH)
+
+
+def by_plan(model: nn.Module, architecture: Architecture) -> nn.Module:
     """Half of every group's channels, chosen together: `choose`, then `mask`."""
-    return levelled_(surgery.choose(model, example, keep_ratio=0.5).mask(model), example)
+    example = architecture.inputs()
+    plan = surgery.choose(model, example.args, example.kwargs, keep_ratio=0.5)
+    return levelled_(plan.mask(model), drawn(architecture))
 
 
-def by_layers(model: nn.Module, example: Tensor) -> nn.Module:
+def by_layers(model: nn.Module, architecture: Architecture) -> nn.Module:
     """Half of each layer's filters, those of the lowest norm, whatever the other layers do; BatchNorms as they are.
 
     Only the layers that are no wider than the net's outputs keep their filters.
@@ -75,12 +93,14 @@ def by_layers(model: nn.Module, example: Tensor) -> nn.Module:
         if layer.weight.shape[filters] > CLASSES:
             prune.ln_structured(layer, "weight", amount=0.5, n=2, dim=filters)
             prune.remove(layer, "weight")
-    return levelled_(model, example)
+    return levelled_(model, drawn(architecture))
 
 
-def by_columns(model: nn.Module, example: Tensor) -> nn.Module:
+def by_columns(model: nn.Module, architecture: Architecture) -> nn.Module:
     """Half of every group's channels, chosen together, but zero where they are read; what writes them stays."""
-    axes = {(axis.name, axis.dim): axis for axis in surgery.choose(model, example, keep_ratio=0.5).axes}
+    example = architecture.inputs()
+    plan = surgery.choose(model, example.args, example.kwargs, keep_ratio=0.5)
+    axes = {(axis.name, axis.dim): axis for axis in plan.axes}
     with torch.no_grad():
         for path, layer in layers_of(model).items():
             transposed = isinstance(layer, _ConvTransposeNd)
@@ -95,10 +115,10 @@ def by_columns(model: nn.Module, example: Tensor) -> nn.Module:
             by_group = layer.weight.unflatten(0, (conv_groups, -1))  # [groups, filters, columns, ...]
             for position in gone:
                 by_group[position // layer.weight.shape[1], :, position % layer.weight.shape[1]] = 0
-    return levelled_(model, example)
+    return levelled_(model, drawn(architecture))
 
 
-PREPARATIONS: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
+PREPARATIONS: dict[str, Callable[[nn.Module, Architecture], nn.Module]] = {
     "plan": by_plan,
     "layers": by_layers,
     "columns": by_columns,

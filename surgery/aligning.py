@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from surgery.choosing import exact_plan
-from surgery.coupling import Bools
 from surgery.deciding.build import sides_of
 from surgery.deciding.cuts import Zeros
 from surgery.deciding.dead import Decision, decide
@@ -22,7 +21,7 @@ from surgery.deciding.stranded import Masks, masks_of
 from surgery.deciding.study import Study
 from surgery.errors import InputError
 from surgery.inputs import Example, Inputs
-from surgery.layout import Ids
+from surgery.layout import Bools, Ids
 from surgery.masks import apply_keep_masks_, bake, check_finite
 from surgery.plans import Plan
 from surgery.progress import stage

@@ -9,18 +9,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from surgery.coupling import Ledger, Orientation, Pin, Uniform, Use
+from surgery.coupling import Ledger, Orientation, Outer, Pin, Uniform, Use
 from surgery.known import Known, Memo
 from surgery.layout import Ids, Layout, Shape, covered, on_dim
 
 
 @dataclass(frozen=True)
 class Value:
-    """An operand: the node that made it, its layout, and the parameter's name where it is one."""
+    """An operand.
+
+    Attributes:
+        node: The node that made it.
+        layout: Its layout.
+        parameter: The parameter's name where it is one.
+        settled: Whether it is made of parameters alone, whatever the input.
+    """
 
     node: str
     layout: Layout
     parameter: str | None = None
+    settled: bool = False
 
     @property
     def shape(self) -> Shape:
@@ -85,7 +93,7 @@ class Call:
                     self.tie(block, first)
                     blocks[index] = first
                 break
-        return Layout(layout.shape, tuple(blocks))
+        return Layout(layout.shape, tuple(blocks), layout.stretched)
 
     def fix(self, layout: Layout, dims: Iterable[int], reason: str) -> Layout:
         """As `hold`, where the output has the same dims: pinned units flow on, and later ties know the reason."""
@@ -110,10 +118,10 @@ class Call:
         self.ledger.uniforms.append(Uniform(arrays, rows_stay, self.node))
         self.accounted += arrays
 
-    def fresh(self, size: int) -> Ids:
-        """New units that belong to no parameter."""
+    def fresh(self, size: int, kind: str = "channels") -> Ids:
+        """New units that belong to no parameter; `kind` says what they are, where an op makes several."""
         ids = self.ledger.fresh(size)
-        self.ledger.anonymous.append((self.node, ids))
+        self.ledger.anonymous.append((self.node, kind, ids))
         return ids
 
     def delegate(self, value: Value, dim: int, ids: Ids) -> None:
@@ -139,31 +147,47 @@ class Call:
 
     def use(
         self,
-        operand: Value,
-        dim: int,
+        operand: Value | None,
+        dims: int | tuple[int, ...],
         ids: Ids,
         *,
         rows: Ids | None = None,
         weight: Value | None = None,
         orientation: Orientation = "out_in",
+        lead: int = 0,
         bias: Value | None = None,
         borders: bool = False,
+        partner: tuple[str, tuple[int, ...]] | None = None,
+        part: tuple[int, int] | None = None,
     ) -> None:
-        """Record that `operand`'s channels `ids` `[conv_groups, n]` along `dim` are consumed here (see `Use`)."""
+        """Record that `operand`'s channels `ids` `[conv_groups, n]` along `dims` are consumed here (see `Use`)."""
         self.ledger.uses.append(
             Use(
-                self.node,
-                operand.node,
-                dim,
-                ids,
-                rows,
-                weight.node if weight else None,
-                orientation,
-                bias.node if bias else None,
-                borders,
+                node=self.node,
+                operand=operand.node if operand else None,
+                dims=(dims,) if isinstance(dims, int) else dims,
+                ids=ids,
+                rows=rows,
+                weight=weight.node if weight else None,
+                orientation=orientation,
+                lead=lead,
+                bias=bias.node if bias else None,
+                borders=borders,
+                partner=partner,
+                part=part,
             )
         )
         self.accounted.append(ids)
+
+    def outer(self, rows: Ids, columns: Ids, cells: Ids | None = None) -> Ids:
+        """Units (new ones, if none are given), each there where its row and its column are; both are broadcast."""
+        shape = np.broadcast_shapes(rows.shape, columns.shape)
+        cells = self.fresh(int(np.prod(shape)), "cells").reshape(shape) if cells is None else cells
+        self.ledger.outers.append(
+            Outer(cells, np.broadcast_to(rows, shape), np.broadcast_to(columns, shape), self.node)
+        )
+        self.accounted += [rows, columns]
+        return cells
 
     def produce(self, table: Value, dim: int) -> None:
         """Record that `table`'s `dim` hands channels out, as an embedding's does: masking zeroes it there."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from surgery.coupling import Bools
 from surgery.cutting.operate import Operation, operate
 from surgery.deciding.build import zeros_of
 from surgery.deciding.dead import decide
@@ -18,6 +17,7 @@ from surgery.deciding.pick import lowest
 from surgery.deciding.study import Study
 from surgery.errors import InputError
 from surgery.inputs import Example, Inputs
+from surgery.layout import Bools
 from surgery.masks import bake, check_finite
 from surgery.plans import Plan
 from surgery.progress import stage

@@ -8,13 +8,10 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from surgery.layout import Ids, Layout, distinct
-
-Bools = npt.NDArray[np.bool_]
+from surgery.layout import Bools, Ids, Layout, distinct
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,39 @@ class Uniform:
     node: str
 
 
+@dataclass(frozen=True)
+class Outer:
+    """Units on a grid, each there where both its row and its column are: query heads that share a key head.
+
+    Attributes:
+        cells: `[a, b, ...]`.
+        rows, columns: The two that each cell stands for, broadcast to the cells.
+        node: Where it came about.
+    """
+
+    cells: Ids
+    rows: Ids
+    columns: Ids
+    node: str
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Units that are laid out several times: a key head that serves several query heads.
+
+    Attributes:
+        copies: `[..., times, ...]`, units of their own.
+        originals: What each is a copy of; as large.
+        dim: The dim along which the copies of one unit lie.
+        node: Where it came about.
+    """
+
+    copies: Ids
+    originals: Ids
+    dim: int
+    node: str
+
+
 class LedgerError(Exception):
     """The ledger refuses what a rule writes down: a second run is not like the first."""
 
@@ -73,28 +103,68 @@ Orientation = Literal["out_in", "in_out"]
 
 @dataclass(frozen=True)
 class Use:
-    """A place where channels are consumed for good: a contraction with a weight, or a sum over them.
+    """A place where channels are consumed for good: a contraction with a weight or with each other, or a sum over them.
 
     Attributes:
         node: The op's node.
-        operand: The node whose value is consumed, along its dim `dim`.
+        operand: The node whose value is consumed; None where no node holds it, and nothing is known of it.
+        dims: The dims of it along which the channels lie, in the order of `ids`.
         ids: `[conv_groups, inputs per group]`, the channels in the order in which they arrive.
         rows: `[conv_groups, outputs per group]`, the channels that read them; None where every reader counts.
         weight: The weight's node; None for a plain sum over the channels, where only exact zeros may go.
         orientation: `out_in` for weights `[out, in / conv_groups, ...]`, `in_out` for `[in, out / conv_groups, ...]`.
+        lead: So many dims of the weight come before these two (experts); it counts as read where any of them reads.
         bias: The bias' node, or None.
         borders: Whether a constant other than zero meets a border here (zero padding, transposed kernels).
+        partner: Where two activations are contracted, the other one's node and dims: what is zero in it is not read.
+        part: Which output of the operand's node, and which position of its dim 0 (a layer's hidden state).
     """
 
     node: str
-    operand: str
-    dim: int
+    operand: str | None
+    dims: tuple[int, ...]
     ids: Ids
     rows: Ids | None = None
     weight: str | None = None
     orientation: Orientation = "out_in"
+    lead: int = 0
     bias: str | None = None
     borders: bool = False
+    partner: tuple[str, tuple[int, ...]] | None = None
+    part: tuple[int, int] | None = None
+
+    @property
+    def weight_dims(self) -> tuple[int, int]:
+        """The weight's dim that hands channels out, and the one that reads them."""
+        return (self.lead, self.lead + 1) if self.orientation == "out_in" else (self.lead + 1, self.lead)
+
+
+@dataclass(frozen=True)
+class NormUse:
+    """A root mean square over channels: dead zeros may go where its gain and its eps take up the new width.
+
+    Attributes:
+        node: The op that averages.
+        ids: The channels, `[n]`.
+    """
+
+    node: str
+    ids: Ids
+
+
+@dataclass(frozen=True)
+class ScaledUse:
+    """An attention without an explicit scale: it divides by the root of the width of its queries.
+
+    Attributes:
+        node: The attention's node.
+        query: The node of its queries.
+        ids: The queries' units, `[heads, width]`.
+    """
+
+    node: str
+    query: str
+    ids: Ids
 
 
 @dataclass
@@ -107,10 +177,14 @@ class Ledger:
     ties: list[tuple[Ids, Ids]] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
     uniforms: list[Uniform] = field(default_factory=list)
+    outers: list[Outer] = field(default_factory=list)
+    copies: list[Copies] = field(default_factory=list)
+    norms: list[NormUse] = field(default_factory=list)
+    scaled: list[ScaledUse] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     producers: list[tuple[str, int]] = field(default_factory=list)
     unruled: dict[str, list[str]] = field(default_factory=dict)
-    anonymous: list[tuple[str, Ids]] = field(default_factory=list)
+    anonymous: list[tuple[str, str, Ids]] = field(default_factory=list)
 
     def fresh(self, size: int) -> Ids:
         """`size` new ids."""
@@ -130,6 +204,10 @@ class Ledger:
             layouts=self.layouts,
             pins=tuple(self.pins),
             uniforms=tuple(self.uniforms),
+            outers=tuple(self.outers),
+            copies=tuple(self.copies),
+            norms=tuple(self.norms),
+            scaled=tuple(self.scaled),
             uses=tuple(self.uses),
             producers=tuple(self.producers),
             unruled={op: tuple(nodes) for op, nodes in self.unruled.items()},
@@ -147,7 +225,7 @@ class Coupling:
         axes: Every tracked dimension of a parameter or buffer, by (name, dim).
         layouts: The layout of every value of the program, by node name.
         producers: Tables that hand channels out without contracting any: the table's node, and the dim.
-        anonymous: Ids that belong to no parameter (padding channels, fibres), by the node that made them.
+        anonymous: Ids that belong to no parameter: `(the node that made them, what they are, ids)`.
         unruled: Ops without a rule that tracked units reached, with their nodes.
     """
 
@@ -157,10 +235,14 @@ class Coupling:
     layouts: Mapping[str, Layout | tuple[Layout, ...]]
     pins: tuple[Pin, ...]
     uniforms: tuple[Uniform, ...]
+    outers: tuple[Outer, ...]
+    copies: tuple[Copies, ...]
+    norms: tuple[NormUse, ...]
+    scaled: tuple[ScaledUse, ...]
     uses: tuple[Use, ...]
     producers: tuple[tuple[str, int], ...]
     unruled: Mapping[str, tuple[str, ...]]
-    anonymous: tuple[tuple[str, Ids], ...]
+    anonymous: tuple[tuple[str, str, Ids], ...]
 
     @cached_property
     def pin_of(self) -> Ids:
@@ -188,6 +270,15 @@ class Coupling:
         # channels on the same axes but consumed side by side (the halves of a chunk) come apart where only one is tied
         _, groups = np.unique(signature, return_inverse=True)
         return groups.astype(np.int64)
+
+    @cached_property
+    def following(self) -> Bools:
+        """Channels on no axis that only say whether a head or a copy is there: they go with it, `[n_channels]`."""
+        made = np.zeros(self.n_channels, bool)
+        for _, kind, ids in self.anonymous:
+            made[self.channel_of[ids]] |= kind != "channels"
+        following: Bools = made & self.virtual
+        return following
 
     @cached_property
     def reported(self) -> Bools:

@@ -13,7 +13,6 @@ import numpy as np
 
 from surgery.aligning import AGREEMENTS, Disagreement, additional, agreeing
 from surgery.choosing import exact_plan, zeroed_exactly
-from surgery.coupling import Bools
 from surgery.cutting.cut import cut_
 from surgery.cutting.operate import Kept
 from surgery.cutting.repair import find_edits, uneven
@@ -24,6 +23,7 @@ from surgery.deciding.dead import decide
 from surgery.deciding.stranded import axes_by_group
 from surgery.deciding.study import Study
 from surgery.errors import InputError
+from surgery.layout import Bools
 from surgery.progress import track
 from surgery.proof.cost import Cost, cost
 

@@ -6,17 +6,17 @@ each dim has the tensor's size, or 1 where nothing changes along it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from surgery.layout import Shape
+from surgery.layout import Bools, Shape
 from surgery.pieces import AT_ONCE
 
 Memo = dict[Any, Any]
@@ -24,9 +24,6 @@ Memo = dict[Any, Any]
 
 MAX_ELEMENTS = 1 << 26
 """Computed constants larger than this are not followed: they count as varying."""
-
-
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -72,11 +69,15 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A tensor of `shape`: `value` where `varies` is False, anything elsewhere."""
+    """A tensor of `shape`: `value` where `varies` is False, anything elsewhere.
+
+    Along dim `total` the numbers are surely not negative and add to one (a softmax).
+    """
 
     shape: Shape
     value: Tensor
     varies: Tensor
+    total: int | None = None
 
     @staticmethod
     def anything(shape: Shape) -> Known:
@@ -126,19 +127,29 @@ class Known:
         sizes[dim] = self.shape[dim]
         return Known(self.shape, self.value.expand(sizes), self.varies.expand(sizes))
 
-    def along(self, dim: int) -> tuple[Tensor, Tensor]:
-        """`(value, constant)` of every position of `dim`, each `[shape[dim]]`.
+    def along(self, *dims: int) -> tuple[Tensor, Tensor]:
+        """`(value, constant)` of every position of `dims` (the last runs fastest), each `[product of their sizes]`.
 
         A position is constant where it varies neither with the input nor along any other dim.
         """
-        value = self.value.transpose(0, dim).reshape(self.value.shape[dim], -1)
-        varies = self.varies.transpose(0, dim).reshape(self.varies.shape[dim], -1)
+        known = self
+        if len(dims) > 1:
+            for dim in dims:
+                known = known.held(dim)
+        value, varies = (_rows(array, dims) for array in (known.value, known.varies))
         first = value[:, :1]
         constant = ~varies.any(1) if varies.shape[1] > 1 else ~varies[:, 0]
         if value.shape[1] > 1:
             constant = constant & (value == first).all(1)
-        size = self.shape[dim]
+        size = math.prod(self.shape[d] for d in dims)
         return first[:, 0].expand(size), constant.expand(size)
+
+
+def _rows(array: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """`[positions of dims, the others]`."""
+    others = [d for d in range(array.dim()) if d not in dims]
+    size = math.prod(array.shape[d] for d in dims)
+    return array.permute(*dims, *others).reshape(size, -1)
 
 
 def _ranked(array: Tensor, rank: int) -> Tensor:

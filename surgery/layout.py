@@ -21,15 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A tensor's shape and the blocks of unit ids on it."""
+    """A tensor's shape, the blocks of unit ids on it, and the dims along which `expand` has just laid out copies."""
 
     shape: Shape
     blocks: tuple[Ids, ...] = ()
+    stretched: tuple[int, ...] = ()
 
     def block_of(self, dim: int) -> Ids | None:
         """The block that covers `dim`, or None where the dim is untracked."""

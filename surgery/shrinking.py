@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from surgery.coupling import Bools
 from surgery.cutting.cut import cut_
 from surgery.cutting.operate import Kept, Operation, operate
 from surgery.cutting.twins import float64_copy
 from surgery.deciding.study import Study
 from surgery.errors import CheckError, InputError
 from surgery.inputs import Example, Inputs
-from surgery.layout import Ids
+from surgery.layout import Bools, Ids
 from surgery.masks import (
     apply_keep_masks_,
     bake,

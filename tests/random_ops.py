@@ -9,10 +9,11 @@ from tests.random_builder import Builder, Gene, Skip
 from tests.random_ops_layers import LAYERS
 from tests.random_ops_movement import MOVEMENT
 from tests.random_ops_pointwise import POINTWISE, Function
+from tests.random_ops_positions import POSITIONS
 from tests.random_ops_reductions import REDUCTIONS
 from tests.random_ops_space import SPACE
 
-FUNCTIONS: dict[str, Function] = POINTWISE | MOVEMENT | REDUCTIONS | SPACE
+FUNCTIONS: dict[str, Function] = POINTWISE | MOVEMENT | REDUCTIONS | SPACE | POSITIONS
 
 OPS = (*FUNCTIONS, *LAYERS)
 """The names of all ops that an `op` gene can add."""
@@ -22,6 +23,7 @@ NEVER_DRAWN = {
     "aten.randn_like.default": "a model that draws random numbers in eval mode is refused",
     "aten.sym_size.int": "shapes are captured as plain numbers",
     "aten.sym_numel.default": "shapes are captured as plain numbers",
+    "aten.item.default": "a number that is data cannot be captured but as a position",
     "aten.lift_fresh.default": "the recorder writes it down as lift_fresh_copy",
     "aten._assert_tensor_metadata.default": "it hands nothing out",
 }

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from surgery.analysis.couple import couple
-from surgery.coupling import Bools, Coupling
-from surgery.layout import Ids
+from surgery.coupling import Coupling
+from surgery.layout import Bools, Ids
 from tests.samples import SAMPLES
 from tests.samples.removal import Run, dropped, output_layouts, removable
 from tests.samples.sample import Sample

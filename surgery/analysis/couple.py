@@ -75,7 +75,7 @@ def _placeholder(
             for block in layout.blocks:
                 ledger.pins.append(Pin(block.ravel(), reason, node.name))
     ledger.layouts[node.name] = layout
-    return Value(node.name, layout, name)
+    return Value(node.name, layout, name, settled=name is not None)
 
 
 def _step(node: fx.Node, env: dict[fx.Node, Any], ledger: Ledger, call_type: type[Call]) -> Any:
@@ -96,7 +96,8 @@ def _step(node: fx.Node, env: dict[fx.Node, Any], ledger: Ledger, call_type: typ
             answer = _unruled(call, operands, shapes, f"the rule for {call.op} failed: {type(error).__name__}: {error}")
         else:
             _conserve(call, rule, operands, answer)
-    return _named(node, answer, ledger)
+    settled = bool(operands) and all(value.settled for value in operands)
+    return _named(node, answer, ledger, settled)
 
 
 def _op_name(node: fx.Node) -> str:
@@ -172,17 +173,17 @@ def _alone(call: Call, operands: Sequence[Value], answer: Any) -> None:
                 call.pin(block, f"{call.name} takes a position alone")
 
 
-def _named(node: fx.Node, answer: Any, ledger: Ledger) -> Any:
+def _named(node: fx.Node, answer: Any, ledger: Ledger, settled: bool) -> Any:
     """The answer as named values, written into the ledger."""
     if isinstance(answer, Value):
         answer = answer.layout
     if isinstance(answer, Layout):
         ledger.layouts[node.name] = answer
-        return Value(node.name, answer)
+        return Value(node.name, answer, settled=settled)
     if isinstance(answer, tuple | list):
         layouts = tuple(a.layout if isinstance(a, Value) else a for a in answer)
         ledger.layouts[node.name] = layouts
-        return tuple(Value(node.name, layout) for layout in layouts)
+        return tuple(Value(node.name, layout, settled=settled) for layout in layouts)
     return None
 
 

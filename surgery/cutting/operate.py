@@ -11,7 +11,6 @@ import numpy as np
 from torch import nn
 
 from surgery.analysis.capture import recorded
-from surgery.coupling import Bools
 from surgery.cutting.cut import cut_
 from surgery.cutting.recheck import Mismatch, compare, recheck
 from surgery.cutting.repair import find_edits, uneven
@@ -20,7 +19,7 @@ from surgery.deciding.build import build
 from surgery.deciding.cuts import Cuts
 from surgery.deciding.dead import decide, needs_fold
 from surgery.deciding.study import Study
-from surgery.layout import Ids, Layout
+from surgery.layout import Bools, Ids, Layout, covered
 
 C = TypeVar("C", bound=Cuts)
 
@@ -107,23 +106,33 @@ def _blamed(study: Study, alive: Bools, mismatch: Mismatch) -> tuple[Ids, str]:
     ]
     everywhere = [n.name for n in program.nodes]
     for names in (mismatch.nodes, inside, everywhere):
-        channels = _removed_at(study, alive, names)
+        narrowed = _removed_at(study, alive, names, rows_only=True)
+        channels = narrowed if narrowed.size else _removed_at(study, alive, names)
         if channels.size:
             break
     # channels that the code makes (padding) are the likeliest to be so many by a number in the code
-    made = [study.coupling.channel_of[ids] for _, ids in study.coupling.anonymous]
+    made = [study.coupling.channel_of[ids] for _, _, ids in study.coupling.anonymous]
     likeliest = channels[np.isin(channels, np.concatenate(made))] if made else channels
     channels = likeliest if likeliest.size else channels
     return channels, f"the code at {place} cannot run narrower: {mismatch.fact}"
 
 
-def _removed_at(study: Study, alive: Bools, names: Sequence[str]) -> Ids:
+def _removed_at(study: Study, alive: Bools, names: Sequence[str], *, rows_only: bool = False) -> Ids:
+    """The channels that went at some nodes; with `rows_only` those of rows that stay (heads that became narrower)."""
     found = [np.empty(0, np.int64)]
     for name in names:
         value = study.coupling.layouts.get(name)
         for layout in value if isinstance(value, tuple) else (value,):
             if isinstance(layout, Layout):
-                found += [study.coupling.channel_of[block].ravel() for block in layout.blocks]
+                for block in layout.blocks:
+                    channels = study.coupling.channel_of[block]
+                    if rows_only:
+                        dims = covered(block)
+                        rows = (
+                            np.moveaxis(channels, dims[-1], -1).reshape(-1, block.shape[dims[-1]]) if dims else channels
+                        )
+                        channels = rows[alive[rows].any(1)] if len(dims) > 1 else np.empty(0, np.int64)
+                    found.append(channels.ravel())
     channels = np.unique(np.concatenate(found))
     gone: Ids = channels[~alive[channels]]
     return gone

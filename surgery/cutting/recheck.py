@@ -6,7 +6,9 @@ its row; a stale slice bound, a literal size or a scale that followed a repaired
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,12 @@ from torch import fx, nn
 from surgery.analysis.capture import Program, capture
 from surgery.analysis.couple import run
 from surgery.calls import Call
-from surgery.coupling import Axis, Bools, Coupling, Ledger, LedgerError
+from surgery.coupling import Axis, Coupling, Ledger, LedgerError
 from surgery.cutting.repair import shrunk
 from surgery.deciding.cuts import Cuts
 from surgery.errors import CaptureError
 from surgery.inputs import Inputs
-from surgery.layout import Ids, Layout, on_dim, squeezed, survivors
+from surgery.layout import Bools, Ids, Layout, distinct, on_dim, survivors
 from surgery.registry import arguments, find_rule
 
 
@@ -52,18 +54,22 @@ class _Inherited(Ledger):
     def __init__(self, coupling: Coupling, alive: Bools, twin: dict[str, fx.Node]) -> None:
         super().__init__(n_ids=coupling.channel_of.size)
         self.twin = twin
-        self.coming: dict[str, list[Ids]] = {}
-        for node, ids in coupling.anonymous:
-            self.coming.setdefault(node, []).append(ids[alive[ids]])
+        self.coming: dict[tuple[str, str], list[Ids]] = {}
+        for node, kind, ids in coupling.anonymous:
+            self.coming.setdefault((node, kind), []).append(ids[alive[ids]])
 
-    def inherited(self, node: str, size: int) -> Ids:
-        """The surviving ids of the next axis that the op made; a channel that is alone now had others beside it."""
-        coming = self.coming.get(self.twin[node].name, [])
-        if coming and coming[0].size == size:
-            return coming.pop(0)
-        if size == 1:
-            return self.scratch(1)
-        raise _DiffersError(f"{size} new channels where the plan has {coming[0].size if coming else 0}")
+    def inherited(self, node: str, kind: str, size: int) -> Ids:
+        """The surviving ids of the next axis of that size that the op made, or ids that stand for nothing.
+
+        A channel that is alone now had others beside it; where one key head is left, its copies need no ids.
+        """
+        coming = self.coming.get((self.twin[node].name, kind), [])
+        fitting = next((index for index, ids in enumerate(coming) if ids.size == size), None)
+        if fitting is not None:
+            return coming.pop(fitting)
+        if size == 1 or not coming:
+            return self.scratch(size)
+        raise _DiffersError(f"{size} new channels where the plan has {coming[0].size}")
 
     def scratch(self, size: int) -> Ids:
         """Ids that stand for nothing: the inner dim of a grouped weight."""
@@ -76,9 +82,9 @@ class _Rechecked(Call):
 
     ledger: _Inherited
 
-    def fresh(self, size: int) -> Ids:
+    def fresh(self, size: int, kind: str = "channels") -> Ids:
         """The units that the same op made in the first run."""
-        return self.ledger.inherited(self.node, size)
+        return self.ledger.inherited(self.node, kind, size)
 
     def tie(self, a: Ids, b: Ids) -> None:
         """Units that meet. Those on the two sides of a convolution that the cut made depthwise do not."""
@@ -114,7 +120,7 @@ def compare(program: Program, coupling: Coupling, alive: Bools, cuts: Cuts, afte
             path = fold.bias.rpartition(".")[0]
             nodes = tuple(n.name for n in program.calls if program.module_of(n.name) == path)
             return Mismatch(nodes, path, "it does not read the bias that was made for a constant", fold.bias)
-    before_nodes = _without_whole_slices(program, after, coupling, alive)
+    before_nodes = _without_idle(program, after, coupling, alive)
     for old, new in zip(before_nodes, after.calls, strict=False):
         if old.target != new.target and not (new.target is ALIAS and old.target is SLICE):
             return _mismatch(program, old, f"{old.target} became {new.target}")
@@ -127,35 +133,54 @@ def compare(program: Program, coupling: Coupling, alive: Bools, cuts: Cuts, afte
 
 
 SLICE, ALIAS = torch.ops.aten.slice.Tensor, torch.ops.aten.alias.default
+MOVING = ("slice", "unsqueeze", "squeeze", "expand", "reshape", "view", "clone", "contiguous", "repeat_interleave")
+"""Ops that code leaves out where they would do nothing: an index that takes all, one copy of each key head."""
 
 
-def _without_whole_slices(program: Program, after: Program, coupling: Coupling, alive: Bools) -> list[fx.Node]:
-    """The ops before the cut, less the slices that take all there is after it: Python's indexing drops those.
+def _without_idle(program: Program, after: Program, coupling: Coupling, alive: Bools) -> list[fx.Node]:
+    """The ops before the cut, less those that have nothing to do after it and are not there any more.
 
-    Where it drops all of one index, it leaves an `alias`, which stands for the first of them.
+    Where Python's indexing drops all of one index, it leaves an `alias`, which stands for the first slice.
     """
     alive_ids = alive[coupling.channel_of]
     coming = list(after.calls)
     kept: list[fx.Node] = []
     for old in program.calls:
         new = coming[len(kept)] if len(kept) < len(coming) else None
-        gone = old.target is SLICE and (new is None or new.target not in (SLICE, ALIAS) or not _same_dim(old, new))
-        if not (gone and _whole(old, coupling, alive_ids)):
+        here = new is not None and _is_twin(program, old, after, new)
+        if here or not _idle(old, coupling, alive_ids):
             kept.append(old)
     return kept
 
 
-def _same_dim(old: fx.Node, new: fx.Node) -> bool:
-    """Whether two slices cut the same dim; an alias may stand for any."""
-    return new.target is ALIAS or old.args[1:2] == new.args[1:2]
+def _is_twin(program: Program, old: fx.Node, after: Program, new: fx.Node) -> bool:
+    if old.target is SLICE and new.target in (SLICE, ALIAS):
+        return new.target is ALIAS or old.args[1:2] == new.args[1:2]
+    if old.target != new.target or not _moves(old):
+        return old.target == new.target
+    return program.where(old.name) == after.where(new.name)
 
 
-def _whole(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> bool:
-    """Whether a slice takes everything after the cut."""
+def _moves(node: fx.Node) -> bool:
+    return str(node.target).split(".")[1:2] in [[name] for name in MOVING]
+
+
+def _idle(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> bool:
+    """Whether an op that moves positions has as many before as after, once the cut is made."""
     source = node.args[0]
-    layouts = [coupling.layouts.get(n.name) for n in (node, source) if isinstance(n, fx.Node)]
-    sizes = [shrunk(layout, alive_ids) for layout in layouts if isinstance(layout, Layout)]
-    return len(sizes) == 2 and sizes[0] is not None and sizes[0] == sizes[1]
+    if not _moves(node) or not isinstance(source, fx.Node):
+        return False
+    layouts = [coupling.layouts.get(n.name) for n in (node, source)]
+    sizes = [_apart_from_copies(layout, alive_ids) for layout in layouts if isinstance(layout, Layout)]
+    if len(sizes) != 2 or sizes[0] is None or sizes[1] is None:
+        return False
+    return sizes[0] == sizes[1] if node.target is SLICE else math.prod(sizes[0]) == math.prod(sizes[1])
+
+
+def _apart_from_copies(layout: Layout, alive_ids: Bools) -> list[int] | None:
+    """A layout's shape after the cut, with one copy along each dim of copies."""
+    after = shrunk(layout, alive_ids)
+    return None if after is None else [1 if d in layout.stretched else size for d, size in enumerate(after)]
 
 
 def _mismatch(program: Program, node: fx.Node, fact: str) -> Mismatch:
@@ -209,50 +234,74 @@ def _ids_differ(
         at = done[-1] if done else next(iter(twin.values()))
         return _mismatch(program, at, str(error))
     channel = np.concatenate([coupling.channel_of, np.full(ledger.n_ids - coupling.channel_of.size, -1)])
+    kin = _Kin(coupling, channel)
     for name, node in twin.items():
         if (
-            fact := _layouts_differ(coupling.layouts.get(node.name), ledger.layouts.get(name), channel, alive_ids)
+            fact := _layouts_differ(coupling.layouts.get(node.name), ledger.layouts.get(name), kin, alive_ids)
         ) is not None:
             return _mismatch(program, node, fact)
     for a, b in ledger.ties:
-        left, right = channel[a], channel[b]
-        if bool(((left != right) & (left >= 0) & (right >= 0)).any()):
+        if not kin.same(a, b):
             return Mismatch((), "", "units meet that are not coupled")
     return None
 
 
-def _layouts_differ(old: Any, new: Any, channel: Ids, alive_ids: Bools) -> str | None:
+class _Kin:
+    """Which units may stand for each other: those of one channel, and a copy or a cell for what it is a copy of."""
+
+    def __init__(self, coupling: Coupling, channel: Ids) -> None:
+        self.channel, self.coupling = channel, coupling
+
+    def same(self, a: Ids, b: Ids) -> bool:
+        """Whether the units at all positions may stand for each other (broadcast)."""
+        left, right = np.broadcast_arrays(self.channel[a], self.channel[b])
+        apart = (left != right) & (left >= 0) & (right >= 0)
+        if not apart.any():
+            return True
+        n = self.coupling.n_channels
+        left, right = left[apart].astype(np.int64), right[apart].astype(np.int64)
+        return bool((np.isin(left * n + right, self.pairs) | np.isin(right * n + left, self.pairs)).all())
+
+    @cached_property
+    def pairs(self) -> Ids:
+        """`child * n_channels + parent` of every cell and copy, and of everything in a row and the unit of the row."""
+        of, n = self.coupling.channel_of, self.coupling.n_channels
+        found = [of[made.copies].ravel() * n + of[made.originals].ravel() for made in self.coupling.copies]
+        for outer in self.coupling.outers:
+            found += [of[outer.cells].ravel() * n + of[side].ravel() for side in (outer.rows, outer.columns)]
+        for uniform in self.coupling.uniforms:
+            for lonely in (array for array in uniform.arrays if array.shape[1] == 1 and array.shape[0] > 1):
+                others = [np.broadcast_to(lonely, array.shape) for array in uniform.arrays]
+                pairs = zip(uniform.arrays, others, strict=True)
+                found += [of[array].ravel() * n + of[row].ravel() for array, row in pairs]
+        return distinct(np.concatenate([*found, np.empty(0, np.int64)]))
+
+
+def _layouts_differ(old: Any, new: Any, kin: _Kin, alive_ids: Bools) -> str | None:
     olds, news = (x if isinstance(x, tuple) else (x,) for x in (old, new))
     for before, after in zip(olds, news, strict=False):
         if not isinstance(before, Layout) or not isinstance(after, Layout):
             continue
-        shape = list(before.shape)
-        expected = [survivors(block, alive_ids) for block in before.blocks]
-        for block, left in zip(before.blocks, expected, strict=True):
-            if left is None:
-                return "what is left is no rectangle"
-            for dim, size in enumerate(block.shape):
-                if size > 1:
-                    shape[dim] = left.shape[dim]
+        planned = shrunk(before, alive_ids)
+        if planned is None:
+            return "what is left is no rectangle"
+        # what is laid out as often as is asked for shows where it comes to lie
+        shape = [after.shape[d] if d in before.stretched else size for d, size in enumerate(planned)]
         if tuple(shape) != after.shape:
             return f"its shape is {list(after.shape)}, the plan says {shape}"
-        for left in expected:
-            if left is None or left.size == 1:
-                continue
-            dim = int(np.argmax([s > 1 for s in left.shape]))
-            found = after.block_of(dim)
-            if found is not None and not _same_units(channel, left, found):
-                return "other channels arrive than the plan says"
-        single = np.array([channel[left].item() for left in expected if left is not None and left.size == 1])
-        arrived = np.array([channel[block].item() for block in after.blocks if block.size == 1])
+        expected = [left for block in before.blocks if (left := survivors(block, alive_ids)) is not None]
+        meeting = [(left, found) for left in expected for found in after.blocks if _touch(left, found)]
+        if not all(kin.same(left, found) for left, found in meeting):
+            return "other channels arrive than the plan says"
+        single = np.array([kin.channel[left].item() for left in expected if left.size == 1])
+        arrived = np.array([kin.channel[block].item() for block in after.blocks if block.size == 1])
         if single.size and not np.isin(arrived[arrived >= 0], single).all():
             return "another channel arrives than the plan says"
     return None
 
 
-def _same_units(channel: Ids, left: Ids, found: Ids) -> bool:
-    a, b = channel[squeezed(left)], channel[squeezed(found)]
-    return a.shape == b.shape and bool(((a == b) | (b < 0)).all())
+def _touch(left: Ids, found: Ids) -> bool:
+    return left.size > 1 and any(a > 1 and b > 1 for a, b in zip(left.shape, found.shape, strict=True))
 
 
 def _from_traceback(program: Program, slim: nn.Module, error: CaptureError) -> Mismatch:

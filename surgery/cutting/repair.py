@@ -7,6 +7,7 @@ plan is accepted. Objects that modules share (a config) are never touched.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -14,10 +15,10 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from surgery.analysis.capture import Program
-from surgery.coupling import Bools, Coupling
+from surgery.coupling import Coupling
 from surgery.deciding.cuts import Edit
 from surgery.errors import PlanError
-from surgery.layout import Ids, Layout, Shape, covered, survivors
+from surgery.layout import Bools, Ids, Layout, Shape, covered, survivors
 from surgery.registry import arguments, find_rule
 
 
@@ -74,7 +75,13 @@ def find_edits(
     alive_ids = alive[coupling.channel_of]
     edits: dict[tuple[str, str, int | None], Edit] = {}
     clashes: set[tuple[str, str, int | None]] = set()
-    for edit in (*_conv_groups(model, program, coupling, alive), *_bare_norms(model, program, coupling, alive_ids)):
+    for edit in (
+        *_conv_groups(model, program, coupling, alive),
+        *_bare_norms(model, program, coupling, alive_ids),
+        *_copies(model, program, coupling, alive_ids),
+    ):
+        if edit.module in banned:
+            continue
         edits[edit.module, edit.attribute, edit.index] = edit
     for node in program.nodes:
         if node.op != "call_function":
@@ -146,6 +153,24 @@ def _bare_norms(model: nn.Module, program: Program, coupling: Coupling, alive_id
             continue
         if after is not None and module.num_features == layout.shape[1] != after[1]:
             yield Edit(path, "num_features", layout.shape[1], after[1])
+
+
+SHARING = re.compile("rep|group|ratio|times")
+"""What the number of query heads to a key head is called."""
+
+
+def _copies(model: nn.Module, program: Program, coupling: Coupling, alive_ids: Bools) -> Iterator[Edit]:
+    """How often something is laid out, where it is laid out less often now (`num_key_value_groups`)."""
+    for made in coupling.copies:
+        left, old = survivors(made.copies, alive_ids), made.copies.shape[made.dim]
+        if left is None or left.size == 0 or left.shape[made.dim] == old:
+            continue
+        for path in program.modules_of(made.node)[-2:]:
+            holding = [name for name, value in vars(model.get_submodule(path)).items() if value is old or value == old]
+            holding = [name for name in holding if not isinstance(vars(model.get_submodule(path))[name], bool)]
+            named = [name for name in holding if SHARING.search(name)]
+            for name in named or (holding if len(holding) == 1 else []):
+                yield Edit(path, name, old, left.shape[made.dim])
 
 
 def changed_sizes(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> dict[int, int]:

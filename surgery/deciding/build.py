@@ -12,12 +12,12 @@ from torch import Tensor
 
 from surgery.analysis.capture import Program
 from surgery.analysis.constants import Constants
-from surgery.coupling import Axis, Bools, Coupling
+from surgery.coupling import Axis, Coupling
 from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold, Zeros, checksum
 from surgery.deciding.dead import Carrier, Decision, needs_fold
 from surgery.deciding.reads import Reading
 from surgery.deciding.stranded import group_cuts
-from surgery.layout import Ids
+from surgery.layout import Bools, Ids
 from surgery.pieces import pieces
 from surgery.rules.convolution import oriented
 
@@ -68,7 +68,7 @@ def empty_slices(program: Program, readings: list[Reading]) -> dict[tuple[str, i
     for reading in readings:
         name = program.parameters.get(reading.use.weight) if reading.use.weight is not None else None
         if name is not None and reading.pattern is not None:
-            rows, columns = (0, 1) if reading.use.orientation == "out_in" else (1, 0)
+            rows, columns = reading.use.weight_dims
             found[name, rows] = ~reading.pattern.rows.ravel()
             found[name, columns] = ~reading.pattern.columns.ravel()
     return found
@@ -121,7 +121,7 @@ def sides_of(program: Program, coupling: Coupling) -> tuple[list[tuple[str, int]
         name = program.parameters.get(use.weight) if use.weight is not None else None
         if name is None:
             continue
-        rows, columns = (0, 1) if use.orientation == "out_in" else (1, 0)
+        rows, columns = use.weight_dims
         producers[name, rows] = None
         consumers[name, columns] = None
     return list(producers), list(consumers)

@@ -14,9 +14,9 @@ from functools import cached_property
 
 import numpy as np
 
-from surgery.coupling import Bools, Coupling
+from surgery.coupling import Coupling
 from surgery.deciding.reads import Floats, Reading
-from surgery.layout import Ids
+from surgery.layout import Bools, Ids
 
 MIN_CARRIER_RATIO = 0.1
 """A carrier's constant is at least this share of the largest constant that it stands for."""
@@ -132,6 +132,14 @@ class Case:
         return Layers(rows, np.concatenate([*flat, np.empty(0, np.int64)]), starts.astype(np.int64))
 
     @cached_property
+    def outers(self) -> tuple[tuple[Ids, Ids, Ids, str], ...]:
+        """Every grid in channels: its cells, the row and the column of each, and the node."""
+        of = self.coupling.channel_of
+        return tuple(
+            (of[o.cells].ravel(), of[o.rows].ravel(), of[o.columns].ravel(), o.node) for o in self.coupling.outers
+        )
+
+    @cached_property
     def _rows(self) -> tuple[Rows, ...]:
         found: dict[tuple[object, ...], Rows] = {}
         for uniform in self.coupling.uniforms[::-1]:
@@ -183,7 +191,7 @@ def decide(
         held = np.flatnonzero(coupling.pin_of == index)
         decision.keep(held, f"pinned: {pin.reason} ({case.where(pin.node)})")
     if allowed is not None:
-        decision.keep(np.flatnonzero(~allowed), "not chosen")
+        decision.keep(np.flatnonzero(~allowed & ~coupling.following), "not chosen")
     for channels, why in kept:
         decision.keep(channels, why)
     while True:
@@ -259,7 +267,8 @@ def _fill(case: Case, decision: Decision) -> bool:
     changed = False
     again = True
     while again:
-        again = False
+        again = _fill_outers(case, decision)
+        changed |= again
         for rows in case.rectangles:
             if _fill_rows(case, decision, rows):
                 _read(case, decision)
@@ -267,6 +276,22 @@ def _fill(case: Case, decision: Decision) -> bool:
     for index in np.flatnonzero(~np.logical_or.reduceat(decision.alive[case.layers.channels], case.layers.starts)):
         if _fill_rows(case, decision, case.layers.rows[index]):
             return True
+    return changed
+
+
+def _fill_outers(case: Case, decision: Decision) -> bool:
+    """A cell of a grid is there where its row and its column are; who listens to it listens to what it copies."""
+    changed = False
+    for cells, rows, columns, node in case.outers:
+        here = decision.alive[cells]
+        why = f"kept, for a copy of it stays ({case.where(node)})"
+        for side in (rows, columns):
+            changed |= decision.keep(side[here], why, filling=True)
+            changed |= decision.listen(side[here & decision.heard[cells]])
+        both = decision.alive[rows] & decision.alive[columns]
+        changed |= decision.keep(cells[both], f"kept, so that all copies are alike ({case.where(node)})", filling=True)
+    if changed:
+        _read(case, decision)
     return changed
 
 

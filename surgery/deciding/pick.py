@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from surgery.coupling import Bools, Coupling
-from surgery.layout import Ids
+from surgery.coupling import Coupling
+from surgery.layout import Bools, Ids
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,8 +62,8 @@ def _atoms(coupling: Coupling) -> tuple[Ids, Ids]:
     atom = np.arange(coupling.n_channels)
     for uniform in coupling.uniforms:
         arrays = [coupling.channel_of[array] for array in uniform.arrays]
-        if arrays[0].shape[0] == 1:
-            continue
+        if arrays[0].shape[0] == 1 or all((atom[rows] == atom[rows[:, :1]]).all() for rows in arrays):
+            continue  # one row; or rows that are picked whole already
         salts: Ids = generator.integers(1, 2**61, size=(arrays[0].shape[0],), dtype=np.int64)
         marks = [_rows_of(channels, salts) for channels in arrays if channels.shape[1] > 1]
         lonely = any(channels.shape[1] == 1 for channels in arrays)
@@ -74,9 +74,24 @@ def _atoms(coupling: Coupling) -> tuple[Ids, Ids]:
             continue
         for channels, mark in marks:
             label[channels] += mark
+    _with_copies(coupling, atom)
     cell = np.zeros(coupling.n_channels, np.int64)
     np.add.at(cell, atom, label)
     return atom, cell[atom]
+
+
+def _with_copies(coupling: Coupling, atom: Ids) -> None:
+    """A row or column of a grid is picked with its cells where these are picked together; changes `atom`."""
+    for outer in coupling.outers:
+        cells = coupling.channel_of[outer.cells].ravel()
+        for side in (outer.rows, outer.columns):
+            factors = coupling.channel_of[side].ravel()
+            order = np.argsort(factors, kind="stable")
+            starts = np.flatnonzero(np.append(True, factors[order][1:] != factors[order][:-1]))
+            picked = atom[cells[order]]
+            low, high = np.minimum.reduceat(picked, starts), np.maximum.reduceat(picked, starts)
+            whole = low == high
+            atom[factors[order][starts][whole]] = low[whole]
 
 
 def _rows_of(channels: Ids, salts: Ids) -> tuple[Ids, Ids]:

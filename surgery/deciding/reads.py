@@ -12,10 +12,10 @@ from torch import fx, nn
 
 from surgery.analysis.capture import Program
 from surgery.analysis.constants import Constants
-from surgery.coupling import Bools, Coupling, Use
+from surgery.coupling import Coupling, Use
 from surgery.known import Known, Pattern
-from surgery.layout import Ids
-from surgery.rules.convolution import pattern_of
+from surgery.layout import Bools, Ids
+from surgery.rules.convolution import leads_last, pattern_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -75,7 +75,8 @@ class Reading:
     def read_by(self, alive: Bools) -> Bools:
         """Which inputs an alive output channel reads, `[g, i]`."""
         if self.pattern is None:
-            return np.ones(self.channels.shape, bool)
+            read = np.ones(self.channels.shape, bool)
+            return read if self.rows is None else read & alive[self.rows].any(1, keepdims=True)
         return self.pattern.columns if self.rows is None else self.pattern.columns_of(alive[self.rows])
 
 
@@ -86,18 +87,18 @@ def readings(model: nn.Module, program: Program, coupling: Coupling, known: Cons
 
 
 def _reading(model: nn.Module, program: Program, coupling: Coupling, known: Constants, use: Use) -> Reading:
-    operand: Known = known.known[use.operand]
-    value, constant = operand.along(use.dim)
+    values, steady = arriving(known, use)
     shape = use.ids.shape
     weight: Known | None = known.known[use.weight] if use.weight is not None else None
     pattern = None
     if weight is not None and weight.everything:
-        pattern = pattern_of(weight, shape[0], use.orientation, known.memo)
+        pattern = pattern_of(leads_last(weight, use.lead), shape[0], use.orientation, known.memo)
     slot, refusal = _slot(model, program, use)
     if use.weight is not None and pattern is None:
         slot, refusal = None, "its weight varies with the input"
-    steady = constant.numpy().reshape(shape)
-    values = value.detach().to("cpu", torch.float64).numpy().reshape(shape)
+    if pattern is None and use.partner is not None:
+        absent = _zero_in_partner(known, use.partner, shape)
+        values, steady = np.where(absent, 0.0, values), steady | absent
     return Reading(
         use=use,
         channels=coupling.channel_of[use.ids],
@@ -109,6 +110,29 @@ def _reading(model: nn.Module, program: Program, coupling: Coupling, known: Cons
         weight_name=_own_weight(program, use),
         refusal=refusal,
     )
+
+
+def arriving(known: Constants, use: Use) -> tuple[Floats, Bools]:
+    """`(value, constant)` of what arrives at a use, each `[g, i]`; nothing is constant where no node holds it."""
+    if use.operand is None:
+        return np.zeros(use.ids.shape), np.zeros(use.ids.shape, bool)
+    operand = known.known[use.operand]
+    if use.part is not None:
+        output, position = use.part
+        layer: Known = operand[output]
+        operand = layer.held(0).map(lambda array: array.narrow(0, position, 1), (1, *layer.shape[1:]))
+    value, constant = operand.along(*use.dims)
+    shape = use.ids.shape
+    return value.detach().to("cpu", torch.float64).numpy().reshape(shape), constant.numpy().reshape(shape)
+
+
+def _zero_in_partner(known: Constants, partner: tuple[str, tuple[int, ...]], shape: tuple[int, ...]) -> Bools:
+    """Where the other side of a product is zero throughout, `[rows, width]`; one of its rows may answer to several."""
+    node, dims = partner
+    operand: Known = known.known[node]
+    value, constant = operand.along(*dims)
+    zero: Bools = (constant & (value == 0)).numpy().reshape(-1, shape[1])
+    return np.repeat(zero, shape[0] // zero.shape[0], axis=0)
 
 
 def _slot(model: nn.Module, program: Program, use: Use) -> tuple[str | None, str]:
@@ -141,7 +165,7 @@ def _joined(path: str, name: str) -> str:
 
 def _read_by_contractions_only(program: Program, bias: str) -> bool:
     """Whether a bias is only ever added behind a convolution or a linear layer."""
-    known = ("aten.conv", "aten.linear", "aten.addmm")
+    known = ("aten.conv", "aten.linear", "aten.addmm", "aten.lstm", "aten.gru", "aten.rnn")
     placeholders = _placeholders(program, bias)
     return all(str(user.target).startswith(known) for node in placeholders for user in node.users)
 

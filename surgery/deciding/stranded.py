@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from surgery.analysis.capture import Program
-from surgery.coupling import Axis, Bools, Coupling
+from surgery.coupling import Axis, Coupling
 from surgery.deciding.cuts import GroupCut
 from surgery.deciding.dead import Decision
 from surgery.deciding.reads import Reading
-from surgery.layout import Ids
+from surgery.layout import Bools, Ids
 
 Rows = Mapping[str, tuple[Ids, Bools]]
 """By producer: the channel of each of its rows, and which rows are all zero."""

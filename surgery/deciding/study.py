@@ -13,10 +13,9 @@ from surgery.analysis.constants import Constants, constants
 from surgery.analysis.couple import couple
 from surgery.coupling import Coupling
 from surgery.deciding.dead import Case
-from surgery.deciding.reads import Reading, readings
+from surgery.deciding.reads import Reading, arriving, readings
 from surgery.errors import InputError
 from surgery.inputs import Inputs
-from surgery.known import Known
 from surgery.registry import arguments
 
 
@@ -74,9 +73,7 @@ class Study:
             run_time = constants(self.program, self.dtype, self.known.memo)
             for index in bordered:
                 use = self.readings[index].use
-                operand: Known = run_time.known[use.operand]
-                value, _ = operand.along(use.dim)
-                case.run_time_values[index] = value.detach().to("cpu", torch.float64).numpy().reshape(use.ids.shape)
+                case.run_time_values[index], _ = arriving(run_time, use)
         return case
 
     @property

@@ -238,6 +238,15 @@ def _rows_on(pattern: Pattern, inputs: Tensor) -> Tensor:
     return torch.from_numpy(pattern.rows_on(inputs.numpy().reshape(pattern.columns.shape)).reshape(-1))
 
 
+def leads_last(weight: Known, lead: int) -> Known:
+    """A weight `[experts, out, in]` with its leading dims behind the others, as those of a kernel lie."""
+    if not lead:
+        return weight
+    rank = len(weight.shape)
+    order = (*range(lead, rank), *range(lead))
+    return weight.map(lambda array: array.permute(order), tuple(weight.shape[d] for d in order))
+
+
 def pattern_of(weight: Known, conv_groups: int, orientation: Orientation, memo: Memo) -> Pattern:
     """Where a known weight is not zero; found once and remembered in `memo`."""
     value = weight.value

@@ -11,6 +11,7 @@ from surgery.layout import Ids, Layout
 from surgery.registry import rule
 from surgery.rules.convolution import contracted
 from surgery.rules.pointwise import merge
+from surgery.rules.products import Equation, known_product, matmul_equation, product
 
 
 def _contract(call: Call, input: Value, weight: Value, bias: Value | None, orientation: Orientation) -> Layout:
@@ -80,11 +81,12 @@ def _known_addmm(call: KnownCall, input: Known, mat1: Known, mat2: Known, beta: 
 
 @rule("aten.matmul.default", "aten.mm.default")
 def matmul(call: Call, input: Value, **others: Any) -> Layout:
-    """`x [..., i] @ w [i, o]`. A product of two activations is held (both sides are read)."""
+    """`x [..., i] @ w [i, o]`, or a product of two activations `[..., n, c] @ [..., c, m]`."""
     (other,) = others.values()
     if other.layout.rank == 2 and input.layout.rank >= 2:
         return _contract(call, input, other, None, "in_out")
-    return _unruled(call, input, other)
+    equation = matmul_equation(input.shape, other.shape)
+    return _unruled(call, input, other) if equation is None else product(call, equation, input, other)
 
 
 @matmul.known
@@ -92,6 +94,18 @@ def _known_matmul(call: KnownCall, input: Known, **others: Any) -> Known:
     (other,) = others.values()
     if len(other.shape) == 2 and len(input.shape) >= 2 and other.everything:
         return contracted(call, input, len(input.shape) - 1, other, None, 1, "in_out", False)
+    equation = matmul_equation(input.shape, other.shape)
+    return Known.anything(call.shape) if equation is None else known_product(call, equation, input, other)
+
+
+@rule("aten.baddbmm.default")
+def baddbmm(call: Call, input: Value, batch1: Value, batch2: Value, beta: float = 1, alpha: float = 1) -> Layout:
+    """`beta · input + alpha · x [b, n, c] @ y [b, c, m]`."""
+    return merge(call, [product(call, Equation("bnc", "bcm", "bnm"), batch1, batch2), input.layout], call.shape)
+
+
+@baddbmm.known
+def _known_baddbmm(call: KnownCall, **_: Any) -> Known:
     return Known.anything(call.shape)
 
 

@@ -151,7 +151,7 @@ def _known_pieces(call: KnownCall, known: Known, dim: int) -> tuple[Known, ...]:
     return tuple(pieces)
 
 
-@rule("aten.chunk.default", "aten.tensor_split.sections")
+@rule("aten.chunk.default", "aten.unsafe_chunk.default", "aten.tensor_split.sections")
 def chunk(call: Call, input: Value, dim: int = 0, **_: Any) -> tuple[Layout, ...]:
     """A fixed number of equal pieces: the pieces keep equal numbers of units."""
     return _pieces(call, input, dim % input.layout.rank, equal=True)
@@ -162,7 +162,7 @@ def _known_chunk(call: KnownCall, input: Known, dim: int = 0, **_: Any) -> tuple
     return _known_pieces(call, input, dim % len(input.shape))
 
 
-@rule("aten.split.Tensor", sizes=("split_size",))
+@rule("aten.split.Tensor", "aten.unsafe_split.Tensor", "aten.split_copy.Tensor", sizes=("split_size",))
 def split(call: Call, input: Value, split_size: int, dim: int = 0) -> tuple[Layout, ...]:
     """Pieces of one size, the last may be smaller: a size that the code knows."""
     dim %= input.layout.rank
@@ -174,7 +174,13 @@ def _known_split(call: KnownCall, input: Known, split_size: int, dim: int = 0) -
     return _known_pieces(call, input, dim % len(input.shape))
 
 
-@rule("aten.split_with_sizes.default", "aten.split.sizes", sizes=("split_sizes", "split_size"))
+@rule(
+    "aten.split_with_sizes.default",
+    "aten.split.sizes",
+    "aten.unsafe_split_with_sizes.default",
+    "aten.split_with_sizes_copy.default",
+    sizes=("split_sizes", "split_size"),
+)
 def split_with_sizes(call: Call, input: Value, dim: int = 0, **_: Any) -> tuple[Layout, ...]:
     """Pieces of given sizes: each keeps what is left of it."""
     return _pieces(call, input, dim % input.layout.rank, equal=False)
@@ -185,7 +191,39 @@ def _known_split_with_sizes(call: KnownCall, input: Known, dim: int = 0, **_: An
     return _known_pieces(call, input, dim % len(input.shape))
 
 
-@rule("aten.unbind.int")
+@rule("aten.tensor_split.indices")
+def tensor_split(call: Call, input: Value, indices: list[int], dim: int = 0) -> tuple[Layout, ...]:
+    """Pieces between positions that are numbers in the code: the dim stays."""
+    dim %= input.layout.rank
+    layout = call.hold(input.layout, [dim], "tensor_split cuts it at numbers in the code")
+    return tuple(Layout(shape, layout.blocks) for shape in call.shapes)
+
+
+@tensor_split.known
+def _known_tensor_split(call: KnownCall, input: Known, indices: list[int], dim: int = 0) -> tuple[Known, ...]:
+    return _known_pieces(call, input, dim % len(input.shape))
+
+
+_STACKS = {"vstack": 0, "hstack": 1, "dstack": 2, "column_stack": 1}
+
+
+@rule("aten.vstack.default", "aten.hstack.default", "aten.dstack.default", "aten.column_stack.default")
+def stacks(call: Call, tensors: list[Value]) -> Layout:
+    """A cat along a dim that every operand has; operands of fewer dims are held."""
+    if any(value.layout.rank <= _STACKS[call.name] for value in tensors):
+        call.hold_all(tensors, f"{call.name} makes it a tensor of more dims")
+        return Layout(call.shape)
+    joined: Layout = cat.couple(call, tensors, _STACKS[call.name])
+    return joined
+
+
+@stacks.known
+def _known_stacks(call: KnownCall, tensors: list[Known]) -> Known:
+    dim = _STACKS[str(call.target).split(".")[1]]
+    return Known.anything(call.shape) if any(len(k.shape) <= dim for k in tensors) else _known_cat(call, tensors, dim)
+
+
+@rule("aten.unbind.int", "aten.unbind_copy.int")
 def unbind(call: Call, input: Value, dim: int = 0) -> tuple[Layout, ...]:
     """Every position of `dim` becomes a tensor: their number is fixed."""
     dim %= input.layout.rank

@@ -7,7 +7,8 @@ the op's settings, and returns the moved array.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from surgery.calls import Call, KnownCall, Value
 from surgery.known import Known, compressed
 from surgery.layout import Layout, Shape, compress, covered, reshape_groups, reshaped
 from surgery.registry import Rule, rule
+from surgery.rules.copies import copied
 from surgery.rules.pointwise import merge
 
 Move = Callable[..., Tensor]
@@ -26,7 +28,13 @@ Move = Callable[..., Tensor]
 
 def moved(call: Call, layout: Layout, shape: Shape, move: Callable[[Tensor], Tensor]) -> Layout:
     """The layout with every block moved."""
-    return Layout(shape, tuple(move(torch.from_numpy(block)).numpy() for block in layout.blocks))
+    blocks = tuple(move(torch.from_numpy(block)).numpy() for block in layout.blocks)
+    probes = (
+        torch.arange(layout.shape[d]).reshape([-1 if k == d else 1 for k in range(layout.rank)])
+        for d in layout.stretched
+    )
+    places = (covered(move(probe).numpy()) for probe in probes)
+    return Layout(shape, blocks, tuple(place[0] for place in places if len(place) == 1))
 
 
 def movement(
@@ -65,7 +73,7 @@ def _in_order(call: Call, layout: Layout, step: Callable[[Tensor], Tensor]) -> L
         late = {b for i, a in enumerate(order) for b in order[i + 1 :] if b < a}
         held = call.hold(Layout(layout.shape, (block,)), sorted(late), "")
         (blocks[index],) = held.blocks
-    return Layout(layout.shape, tuple(blocks))
+    return Layout(layout.shape, tuple(blocks), layout.stretched)
 
 
 @movement("aten.permute.default", "aten.permute_copy.default", reorders=True)
@@ -124,10 +132,19 @@ def _stretch(array: Tensor, old: Shape, new: Shape) -> Tensor:
     return array.reshape((1,) * (len(new) - len(old)) + tuple(array.shape))
 
 
-@movement("aten.expand.default", "aten.broadcast_to.default", sizes=("size",))
-def expand(array: Tensor, old: Shape, new: Shape, size: list[int], implicit: bool = False) -> Tensor:
+@rule("aten.expand.default", "aten.broadcast_to.default", sizes=("size",))
+def expand(call: Call, input: Value, size: list[int], implicit: bool = False) -> Layout:
     """Dims of size 1 stretched."""
-    return _stretch(array, old, new)
+    old, new = input.shape, call.shape
+    wider = moved(call, input.layout, new, partial(_stretch, old=old, new=new))
+    missing = len(new) - len(old)
+    stretched = tuple(d for d in range(missing, len(new)) if old[d - missing] < new[d])
+    return Layout(new, wider.blocks, stretched)
+
+
+@expand.known
+def _known_expand(call: KnownCall, input: Known, size: list[int], implicit: bool = False) -> Known:
+    return input.map(partial(_stretch, old=input.shape, new=call.shape), call.shape)
 
 
 @rule("aten.expand_as.default")
@@ -153,7 +170,16 @@ def repeat(array: Tensor, old: Shape, new: Shape, **repeats: Any) -> Tensor:
 def repeat_interleave(call: Call, input: Value, repeats: int, dim: int | None = None, **_: Any) -> Layout:
     """Every position repeated in place; without a dim, those of the flat tensor."""
     layout = as_reshaped(call, input.layout, (math.prod(input.shape),)) if dim is None else input.layout
-    return moved(call, layout, call.shape, partial(_repeated, repeats=repeats, dim=dim or 0))
+    dim = dim % layout.rank if dim else 0
+    block = layout.block_of(dim)
+    others = [other for other in layout.blocks if other is not block]
+    if block is None or repeats == 1:
+        return Layout(call.shape, layout.blocks)
+    apart = np.expand_dims(block, dim + 1)
+    cells = copied(call, apart, dim + 1, repeats, [dim])
+    return Layout(
+        call.shape, (*others, cells.reshape([s * repeats if d == dim else s for d, s in enumerate(block.shape)]))
+    )
 
 
 @repeat_interleave.known
@@ -188,8 +214,16 @@ def _known_pixel_unshuffle(call: KnownCall, input: Known, downscale_factor: int)
 
 
 def as_reshaped(call: Call, layout: Layout, new: Shape) -> Layout:
-    """A layout through a view. Where two blocks would come to share a dim, the smaller is held."""
+    """A layout through a view. Where two blocks would come to share a dim, they become one, or the smaller is held."""
     groups = reshape_groups(layout.shape, new)
+    layout = _with_copies(call, layout, groups)
+    for olds, _ in groups:
+        inside = [block for block in layout.blocks if set(covered(block)) <= set(olds)]
+        if len(inside) == 2 and sum(layout.block_of(d) is not None for d in olds) == sum(
+            len(covered(b)) for b in inside
+        ):
+            others = tuple(block for block in layout.blocks if all(block is not b for b in inside))
+            layout = Layout(layout.shape, (*others, call.outer(*inside)))
     merged = {d: index for index, (olds, _) in enumerate(groups) for d in olds}
     by_size = sorted(layout.blocks, key=lambda block: -block.size)
     taken: set[int] = set()
@@ -201,13 +235,35 @@ def as_reshaped(call: Call, layout: Layout, new: Shape) -> Layout:
         else:
             taken |= touched
     blocks = tuple(compress(reshaped(block, layout.shape, new, groups)) for block in layout.blocks)
-    return Layout(new, blocks)
+    # a dim made of copies of a single position is one of copies still
+    alone = [n for o, n in groups if any(d in layout.stretched for d in o) and sum(layout.shape[d] > 1 for d in o) == 1]
+    stretched = tuple(d for news in alone for d in news if new[d] > 1)
+    return Layout(new, blocks, stretched if all(sum(new[d] > 1 for d in n) == 1 for n in alone) else ())
+
+
+def _with_copies(call: Call, layout: Layout, groups: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> Layout:
+    """Copies that come to lie in one dim with their originals are units of their own (see `copied`)."""
+    for olds, _ in groups:
+        for dim in olds:
+            if dim not in layout.stretched:
+                continue
+            for index, block in enumerate(layout.blocks):
+                rows = [d for d in covered(block) if d in olds]
+                if rows and block.shape[dim] == 1 and block.size > 1:
+                    cells = copied(call, block, dim, layout.shape[dim], rows)
+                    layout = Layout(
+                        layout.shape, (*layout.blocks[:index], cells, *layout.blocks[index + 1 :]), layout.stretched
+                    )
+    return layout
 
 
 def known_reshaped(known: Known, new: Shape) -> Known:
     """What is known, through a view."""
     groups = reshape_groups(known.shape, new)
-    return known.map(lambda array: reshaped(array, known.shape, new, groups), new)
+    made = known.map(lambda array: reshaped(array, known.shape, new, groups), new)
+    last = len(known.shape) - 1
+    stays = known.total is not None and known.total == last and bool(new) and new[-1] == known.shape[last]
+    return replace(made, total=len(new) - 1) if stays else made
 
 
 @rule(

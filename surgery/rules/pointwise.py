@@ -118,7 +118,10 @@ _UNTAGGED = (
     "hardswish.default log_sigmoid.default rsub.Tensor absolute.default negative.default true_divide.Scalar "
     "divide.Tensor divide.Scalar divide.Tensor_mode divide.Scalar_mode subtract.Tensor subtract.Scalar "
     "masked_fill.Tensor floor_divide.default floor_divide.Scalar special_expit.default special_erf.default "
-    "greater.Tensor greater.Scalar less.Tensor less.Scalar __and__.Tensor __and__.Scalar __or__.Tensor __or__.Scalar"
+    "greater.Tensor greater.Scalar less.Tensor less.Scalar __and__.Tensor __and__.Scalar __or__.Tensor __or__.Scalar "
+    "greater_equal.Tensor greater_equal.Scalar less_equal.Tensor less_equal.Scalar not_equal.Tensor not_equal.Scalar "
+    "arctan.default arctan2.default arcsin.default arccos.default fix.default isclose.default isreal.default "
+    "special_expm1.default complex.default polar.default"
 ).split()
 """Pointwise ops that PyTorch does not tag as such."""
 
@@ -144,15 +147,17 @@ def _known_copy(call: KnownCall, input: Known, src: Known, non_blocking: bool = 
     return src.map(lambda array: array.reshape(lead + tuple(array.shape)), call.shape)
 
 
-@rule("aten.fill.Scalar", "aten.zero.default")
-def fill(call: Call, input: Value, value: float = 0.0) -> Layout:
+@rule("aten.fill.Scalar", "aten.fill.Tensor", "aten.zero.default")
+def fill(call: Call, input: Value, value: Any = 0.0) -> Layout:
     """One number everywhere."""
     return input.layout
 
 
 @fill.known
-def _known_fill(call: KnownCall, input: Known, value: float = 0.0) -> Known:
+def _known_fill(call: KnownCall, input: Known, value: Any = 0.0) -> Known:
     ones = [1] * len(call.shape)
+    if isinstance(value, Known):
+        return Known(call.shape, value.value.reshape(ones), value.varies.reshape(ones))
     return Known.of(call.shape, torch.full(ones, value, dtype=call.dtype), torch.zeros(ones, dtype=torch.bool))
 
 
@@ -266,6 +271,40 @@ def dropout(call: Call, input: Value, p: float, train: bool) -> Layout:
 @dropout.known
 def _known_dropout(call: KnownCall, input: Known, p: float, train: bool) -> Known:
     return Known.anything(call.shape) if train and p > 0 else input
+
+
+@rule("aten.outer.default", "aten.ger.default")
+def outer(call: Call, input: Value, vec2: Value) -> Layout:
+    """`x [n], y [m] -> [n, m]`."""
+    rows = tuple(block[:, None] for block in input.layout.blocks)
+    columns = tuple(block[None, :] for block in vec2.layout.blocks)
+    return Layout(call.shape, rows + columns)
+
+
+@outer.known
+def _known_outer(call: KnownCall, input: Known, vec2: Known) -> Known:
+    """A product; zero where one factor is."""
+    if not (input.value.is_floating_point() and vec2.value.is_floating_point()):
+        return Known.anything(call.shape)
+    value = input.widened(call.dtype)[:, None] * vec2.widened(call.dtype)[None, :]
+    zero = _absorbing(input, call.dtype)[:, None] | _absorbing(vec2, call.dtype)[None, :]
+    varies = input.varies[:, None] | vec2.varies[None, :]
+    return Known.of(call.shape, value.where(~zero, 0.0), varies & ~zero)
+
+
+@rule("aten.broadcast_tensors.default")
+def broadcast_tensors(call: Call, tensors: list[Value]) -> tuple[Layout, ...]:
+    """All as large as all together: what is stretched lies where the others' units do."""
+    merged = merge(call, [value.layout for value in tensors], call.shape)
+    return (merged,) * len(call.shapes)
+
+
+@broadcast_tensors.known
+def _known_broadcast_tensors(call: KnownCall, tensors: list[Known]) -> tuple[Known, ...]:
+    lead = [(1,) * (len(call.shape) - len(k.shape)) for k in tensors]
+    return tuple(
+        k.map(lambda a, n=n: a.reshape(n + tuple(a.shape)), call.shape) for k, n in zip(tensors, lead, strict=True)
+    )
 
 
 @rule("aten.prelu.default", "aten.rrelu.default")

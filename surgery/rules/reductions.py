@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -140,8 +141,11 @@ def mixing(call: Call, input: Value, dim: int = -1, **_: Any) -> Any:
 
 
 @mixing.known
-def _known_mixing(call: KnownCall, input: Known, **_: Any) -> Any:
-    return call.anything()
+def _known_mixing(call: KnownCall, input: Known, dim: int = -1, **_: Any) -> Any:
+    """Anything; but what comes out of a softmax adds to one."""
+    anything = call.anything()
+    sums = str(call.target).startswith(("aten.softmax", "aten._softmax")) and len(call.shape) > 0
+    return replace(anything, total=dim % len(call.shape)) if sums else anything
 
 
 @rule("aten.topk.default", "aten.kthvalue.default")

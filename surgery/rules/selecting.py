@@ -14,6 +14,7 @@ from surgery.layout import Layout
 from surgery.registry import rule
 from surgery.rules.joining import rows_apart, without_lone
 from surgery.rules.movement import moved
+from surgery.rules.spatial import flattened
 
 
 def bounds(size: int, start: int | None, end: int | None) -> tuple[int, int]:
@@ -23,7 +24,7 @@ def bounds(size: int, start: int | None, end: int | None) -> tuple[int, int]:
     return first, max(first, last)
 
 
-@rule("aten.slice.Tensor", sizes=("start", "end"), drops=True)
+@rule("aten.slice.Tensor", "aten.slice_copy.Tensor", sizes=("start", "end"), drops=True)
 def slice_(
     call: Call, input: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Layout:
@@ -32,6 +33,8 @@ def slice_(
     size = input.shape[dim]
     first, last = bounds(size, start, end)
     layout = input.layout
+    if input.settled and (last - first) < size:  # as many as the input has tokens, for all that is known
+        layout = call.hold(layout, [dim], "slice takes a part of a parameter")
     block = layout.block_of(dim)
     if block is not None and step > 1:
         if first < step and last == size and size % step == 0:
@@ -60,7 +63,7 @@ def _known_slice(
     return input.map(lambda a: a if a.shape[dim] == 1 else _sliced(a, dim, first, last, step), call.shape)
 
 
-@rule("aten.narrow.default", sizes=("start", "length"), drops=True)
+@rule("aten.narrow.default", "aten.narrow_copy.default", sizes=("start", "length"), drops=True)
 def narrow(call: Call, input: Value, dim: int, start: int, length: int) -> Layout:
     """`length` positions from `start` on."""
     start %= input.shape[dim]  # counted from the end, its end may come to 0
@@ -75,15 +78,17 @@ def _known_narrow(call: KnownCall, input: Known, dim: int, start: int, length: i
     return known
 
 
-@rule("aten.select.int", sizes=(), drops=True)
-def select(call: Call, input: Value, dim: int, index: int) -> Layout:
+@rule("aten.select.int", "aten.select_copy.int", sizes=(), drops=True)
+def select(call: Call, input: Value, dim: int, index: Any) -> Layout:
     """One position of a dim, by a number in the code: it stays where it is, and so do those before it."""
     dim %= input.layout.rank
     layout = input.layout
+    if not isinstance(index, int):
+        layout = call.hold(layout, [dim], f"{call.name} takes a position by a number that is data")
     block = layout.block_of(dim)
     if block is not None:
         if sum(size > 1 for size in block.shape) == 1:
-            layout = call.hold(layout, [dim], f"select takes position {index}")
+            layout = call.hold(layout, [dim], f"{call.name} takes position {index}")
         else:
             call.rows_of(block, dim, rows_stay=True)
             rows_apart(call, np.split(block, block.shape[dim], dim), dim)
@@ -91,8 +96,10 @@ def select(call: Call, input: Value, dim: int, index: int) -> Layout:
 
 
 @select.known
-def _known_select(call: KnownCall, input: Known, dim: int, index: int) -> Known:
+def _known_select(call: KnownCall, input: Known, dim: int, index: Any) -> Known:
     dim %= len(input.shape)
+    if not isinstance(index, int):
+        return flattened(input, [dim]).map(lambda a: a.squeeze(dim), call.shape)
     return input.map(lambda a: a.select(dim, index if a.shape[dim] > 1 else 0), call.shape)
 
 
@@ -114,6 +121,22 @@ def _known_index_select(call: KnownCall, input: Known, dim: int, index: Known) -
         return Known.anything(call.shape)
     positions = index.full().reshape(-1).long().cpu()
     return input.held(dim).map(lambda a: a.index_select(dim, positions), call.shape)
+
+
+@rule("aten.repeat_interleave.self_Tensor")
+def repeat_interleave(call: Call, input: Value, repeats: Value, dim: int | None = None, **_: Any) -> Layout:
+    """Positions repeated as often as data says: the dim is held, the others pass."""
+    call.hold_all(repeats, "its values are numbers of repeats")
+    reason = f"{call.name} repeats positions as often as data says"
+    if dim is None:
+        call.hold_all(input, reason)
+        return Layout(call.shape)
+    return Layout(call.shape, call.hold(input.layout, [dim % input.layout.rank], reason).blocks)
+
+
+@repeat_interleave.known
+def _known_repeat_interleave(call: KnownCall, **_: Any) -> Any:
+    return call.anything()
 
 
 @rule("getitem", drops=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from surgery.calls import Call, KnownCall, Value
 from surgery.known import Known
 from surgery.layout import Layout
 from surgery.registry import rule
+from surgery.rules.pointwise import merge
 
 # ops whose every output is a weighted mean (weights adding to 1) or a maximum of inputs of its own channel
 _KEEPING = (
@@ -48,8 +50,8 @@ def _per_channel(call: Call, input: Value) -> Any:
     return outputs[0] if len(outputs) == 1 else outputs
 
 
-def _flat(known: Known, dims: Any) -> Known:
-    """Dims along which the value changes become varying, and shrink to one position."""
+def flattened(known: Known, dims: Sequence[int]) -> Known:
+    """Dims along which anything changes become varying, and shrink to one position."""
     value, varies = known.value, known.varies
     for dim in dims:
         if value.shape[dim] > 1 or varies.shape[dim] > 1:
@@ -61,7 +63,7 @@ def _flat(known: Known, dims: Any) -> Known:
 
 @pool.known
 def _known_pool(call: KnownCall, input: Known, **_: Any) -> Any:
-    flat = _flat(input, _spatial_dims(str(call.target), len(input.shape)))
+    flat = flattened(input, _spatial_dims(str(call.target), len(input.shape)))
     outputs = (Known(call.shape, flat.value, flat.varies), *(Known.anything(shape) for shape in call.shapes[1:]))
     return outputs[0] if len(outputs) == 1 else outputs
 
@@ -85,7 +87,7 @@ def _known_avg_pool(
     **_: Any,
 ) -> Known:
     dims = _spatial_dims(str(call.target), len(input.shape))
-    flat = _flat(input, dims)
+    flat = flattened(input, dims)
     padded = any(p > 0 for p in (padding if isinstance(padding, list | tuple) else [padding]))
     value, varies = flat.value, flat.varies
     if divisor_override is not None:
@@ -144,7 +146,7 @@ def _known_pad(
                 torch.nn.functional.pad(held.varies, grow, value=False),
             )
         else:
-            known = _flat(known, [dim])
+            known = flattened(known, [dim])
     return Known(call.shape, known.value, known.varies)
 
 
@@ -164,5 +166,42 @@ def copying_pad(call: Call, input: Value, padding: list[int]) -> Layout:
 
 @copying_pad.known
 def _known_copying_pad(call: KnownCall, input: Known, padding: list[int]) -> Known:
-    flat = _flat(input, _spatial_dims(str(call.target), len(input.shape)))
+    flat = flattened(input, _spatial_dims(str(call.target), len(input.shape)))
     return Known(call.shape, flat.value, flat.varies)
+
+
+@rule("aten.grid_sampler.default", "aten.grid_sampler_2d.default", "aten.grid_sampler_3d.default")
+def grid_sampler(call: Call, input: Value, grid: Value, **_: Any) -> Layout:
+    """`x [b, c, h, w], grid [b, h', w', 2] -> [b, c, h', w']`: the grid is read, channels pass."""
+    call.hold_all(grid, "its values are positions")
+    layout = call.hold(input.layout, [d for d in range(input.layout.rank) if d != 1], f"{call.name} samples it")
+    return Layout(call.shape, layout.blocks)
+
+
+@grid_sampler.known
+def _known_grid_sampler(call: KnownCall, input: Known, padding_mode: int, **_: Any) -> Known:
+    """A weighted mean of one channel; outside the picture it is zero, where zeros are padded."""
+    flat = flattened(input, [d for d in range(len(input.shape)) if d != 1])
+    return Known(call.shape, flat.value, flat.varies | (flat.value != 0) if padding_mode == 0 else flat.varies)
+
+
+@rule("aten.affine_grid_generator.default", sizes=("size",))
+def affine_grid(call: Call, theta: Value, **_: Any) -> Layout:
+    """Positions made of a matrix: it is read."""
+    call.hold_all(theta, "affine_grid makes positions of it")
+    return Layout(call.shape)
+
+
+@rule("aten.max_unpool2d.default", "aten.max_unpool3d.default")
+def max_unpool(call: Call, input: Value, indices: Value, **_: Any) -> Layout:
+    """`x [b, c, h, w], indices [b, c, h, w]`: every channel on its own."""
+    dims = _spatial_dims(call.op, input.layout.rank)
+    held = [call.hold(v.layout, dims, f"{call.name} spreads it over space") for v in (input, indices)]
+    return Layout(call.shape, merge(call, held, input.shape).blocks)
+
+
+@max_unpool.known
+def _known_max_unpool(call: KnownCall, input: Known, **_: Any) -> Known:
+    """Zeros lie between: only zero stays what it is."""
+    flat = flattened(input, _spatial_dims(str(call.target), len(input.shape)))
+    return Known(call.shape, flat.value, flat.varies | (flat.value != 0))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from surgery.analysis.couple import couple
-from surgery.coupling import Bools, Use
-from surgery.layout import Layout
+from surgery.coupling import Use
+from surgery.layout import Bools, Layout
 from tests.samples import convolution, dense, transposed
 from tests.samples.removal import Run
 from tests.samples.sample import Sample
@@ -49,14 +49,14 @@ def test_a_constant_moves_the_output_evenly_where_there_is_no_border(sample: Sam
         node, weight = sample.program.by_name[use.node], sample.program.by_name[use.weight]
         if not torch.equal(runs[0].env[weight], runs[1].env[weight]):
             continue  # a weight that is itself a product of what was filled
-        difference = (runs[0].env[node] - runs[1].env[node]).movedim(use.dim, 0)
+        difference = (runs[0].env[node] - runs[1].env[node]).movedim(use.dims[0], 0)
         difference = difference.reshape(difference.shape[0], -1)
         expected = moved(runs[0].env[weight], use, ~alive[coupling.channel_of[use.ids]])
         even = bool(torch.isclose(difference, expected[:, None]).all())
         assert even != (use.borders and bool(expected.any()))
         layout = coupling.layouts[use.node]
         assert isinstance(layout, Layout)
-        block = layout.block_of(use.dim)
+        block = layout.block_of(use.dims[0])
         if use.rows is not None and block is not None:
             assert np.array_equal(coupling.channel_of[use.rows.ravel()], coupling.channel_of[block.ravel()])
 
@@ -66,4 +66,4 @@ def test_a_bias_that_takes_up_a_fold_has_one_entry_for_each_output() -> None:
         for use in couple(sample.program).uses:
             if use.bias is not None and use.weight is not None:
                 bias = sample.program.by_name[use.bias].meta["val"]
-                assert tuple(bias.shape) == (sample.program.by_name[use.node].meta["val"].shape[use.dim],), sample.name
+                assert tuple(bias.shape) == (sample.program.by_name[use.node].meta["val"].shape[use.dims[0]],), sample.name

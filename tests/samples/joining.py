@@ -167,4 +167,54 @@ PIECES = (
     ),
 )
 
-SAMPLES = (*JOINING, *PIECES)
+NAMED = (
+    Sample("vstack", lambda x, y: torch.vstack([x, y]), {"x": (2, 6), "y": (3, 6)}, free="x0 x1 y0 y1"),
+    Sample(
+        "hstack",
+        lambda x, y: torch.hstack([x, y]),
+        {"x": (2, 6), "y": (2, 3)},
+        free="x0 x1 y0 y1",
+        found=(0, 1, 2, 6, 7, 8),
+        sparse={"y": ONES[:, :, 0]},
+    ),
+    Sample("dstack", lambda x, y: torch.dstack([x, y]), {"x": (2, 6, 3), "y": (2, 6, 5)}, free="x0 x1 x2 y0 y1 y2"),
+    Sample("column_stack", lambda x, y: torch.column_stack([x, y]), {"x": (2, 6), "y": (2, 3)}, free="x0 x1 y0 y1"),
+    Sample(
+        "column_stack of vectors",
+        lambda x, y: torch.column_stack([x, y]),
+        {"x": (6,), "y": (6, 3)},
+        held=("column_stack makes it a tensor of more dims",),
+        pattern="x0",
+        along=0,
+    ),
+    Sample("unsafe_chunk", lambda x: A.unsafe_chunk.default(x, 2, 1), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),
+    Sample("unsafe_split", lambda x: A.unsafe_split.Tensor(x, 3, 1), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),
+    Sample("split_copy", lambda x: A.split_copy.Tensor(x, 3, 1), {"x": (2, 6)}, free="x0 x1", found=(0, 1, 2)),
+    Sample(
+        "unsafe_split_with_sizes",
+        lambda x: A.unsafe_split_with_sizes.default(x, [2, 4], 1),
+        {"x": (2, 6)},
+        free="x0 x1",
+        found=(0, 1),
+    ),
+    Sample(
+        "split_with_sizes_copy",
+        lambda x: A.split_with_sizes_copy.default(x, [2, 4], 1),
+        {"x": (2, 6)},
+        free="x0 x1",
+        found=(0, 1),
+    ),
+    Sample(
+        "tensor_split at numbers",
+        lambda x: torch.tensor_split(x, (2, 5), 1),
+        {"x": (2, 6, 3)},
+        free="x0 x2",
+        held=("tensor_split cuts it at numbers in the code",),
+        found=(0, 1),
+    ),
+    Sample(
+        "unbind_copy", lambda x: A.unbind_copy.int(x.view(3, 2, 4), 1), {"x": (3, 8)}, free="x0 x1", found=(0, 1, 2)
+    ),
+)
+
+SAMPLES = (*JOINING, *PIECES, *NAMED)

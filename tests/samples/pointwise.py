@@ -265,9 +265,16 @@ SAME = (
 )
 
 # ops that PyTorch does not tag, on two tensors or on a tensor and a number
-_ONE = "hardswish log_sigmoid absolute negative special_expit special_erf".split()
-_NUMBER = "true_divide.Scalar divide.Scalar subtract.Scalar floor_divide.Scalar greater.Scalar less.Scalar".split()
-_TWO = "rsub.Tensor divide.Tensor subtract.Tensor floor_divide.default greater.Tensor less.Tensor".split()
+_ONE = "hardswish log_sigmoid absolute negative special_expit special_erf special_expm1 arctan fix isreal".split()
+_INSIDE = "arcsin arccos".split()
+_NUMBER = (
+    "true_divide.Scalar divide.Scalar subtract.Scalar floor_divide.Scalar greater.Scalar less.Scalar "
+    "greater_equal.Scalar less_equal.Scalar not_equal.Scalar"
+).split()
+_TWO = (
+    "rsub.Tensor divide.Tensor subtract.Tensor floor_divide.default greater.Tensor less.Tensor greater_equal.Tensor "
+    "less_equal.Tensor not_equal.Tensor arctan2 isclose"
+).split()
 
 
 def _overload(name: str) -> OpOverload:
@@ -280,6 +287,48 @@ UNTAGGED = (
     *(Sample(name, _overload(name), {"x": (2, 6, 3)}, free="x0 x1 x2", found=(0, 1, 2)) for name in _ONE),
     *(Sample(name, _overload(name), {"x": (2, 6)}, settings=(2,), free="x0 x1", found=(0, 1, 2)) for name in _NUMBER),
     *(Sample(name, _overload(name), {"x": (2, 6), "y": (6,)}, free="x0 x1 y0") for name in _TWO),
+    *(
+        Sample(name, _overload(name), {"x": torch.rand(2, 6, dtype=torch.float64)}, free="x0 x1", found=(0, 1, 2))
+        for name in _INSIDE
+    ),
+    Sample(
+        "complex",
+        lambda x, y: A.complex.default(x, y).abs(),
+        {"x": (2, 6), "y": (2, 6)},
+        free="x0 x1 y0 y1",
+        sparse={"y": torch.full((2, 6), 0.5, dtype=torch.float64)},
+        found=(0, 1, 2),
+    ),
+    Sample(
+        "polar",
+        lambda x, y: A.polar.default(x, y).angle(),
+        {"x": (2, 6), "y": (2, 6)},
+        free="x0 x1 y0 y1",
+    ),
+    Sample(
+        "fill by a tensor",
+        A.fill.Tensor,
+        {"x": (2, 6), "y": ()},
+        free="x0 x1",
+        found=(0, 1, 2, 3, 4, 5),
+    ),
+    Sample(
+        "outer",
+        torch.outer,
+        {"x": (6,), "y": (5,)},
+        free="x0 y0",
+        pattern="x0",
+        found=(0,),
+        along=0,
+    ),
+    Sample("ger", torch.ger, {"x": (6,), "y": torch.arange(3.0)}, free="x0 y0", pattern="x0", along=0),
+    Sample(
+        "broadcast_tensors",
+        lambda x, y, z: A.broadcast_tensors.default([x, y, z]),
+        {"x": (2, 6, 1), "y": (6, 3), "z": Plain((1, 1))},
+        free="x0 x1 y0 y1",
+        found=(0, 1, 2),
+    ),
     Sample(
         "divide, rounded",
         lambda x, y: A.divide.Scalar_mode(A.divide.Tensor_mode(x, y, rounding_mode="floor"), 2, rounding_mode="trunc"),

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, fx
 
 from surgery.analysis.capture import Program
-from surgery.coupling import Bools, Coupling, Uniform
-from surgery.layout import Ids, Layout, covered, survivors
+from surgery.coupling import Coupling, Uniform
+from surgery.layout import Bools, Ids, Layout, covered, survivors
 from surgery.registry import arguments, find_rule
 
 
@@ -143,7 +143,7 @@ class Run:
         value = value.clone()
         for use in uses:
             gone = torch.from_numpy(~self.alive[use.ids.ravel()])
-            shape = [-1 if d == use.dim else 1 for d in range(value.dim())]
+            shape = [value.shape[d] if d in use.dims else 1 for d in range(value.dim())]
             value = value.masked_fill(gone.reshape(shape), self.fill)
         return value
 

@@ -43,6 +43,16 @@ SAMPLES = (
     Sample(
         "slice of untracked positions", lambda x, y: (x * y)[:, ::2], {"x": (1, 1, 5), "y": Plain((2, 4, 1))}, free="x2"
     ),
+    Sample("slice_copy", lambda x: A.slice_copy.Tensor(x, 1, 1, 4), {"x": (2, 6, 5)}, free="x0 x1 x2", found=(0, 1)),
+    Sample("narrow_copy", lambda x: A.narrow_copy.default(x, 1, 1, 3), {"x": (2, 6)}, free="x0 x1", found=(0, 1)),
+    Sample(
+        "select_copy",
+        lambda x: A.select_copy.int(x, 2, 3),
+        {"x": (2, 6, 5)},
+        free="x0 x1",
+        held=("select_copy takes position 3",),
+        found=(0, 1, 2),
+    ),
     Sample("narrow", lambda x: A.narrow.default(x, 1, 1, 3), {"x": (2, 6)}, free="x0 x1", found=(0, 1)),
     Sample("narrow to the end", lambda x: A.narrow.default(x, 1, -3, 3), {"x": (2, 6)}, free="x0 x1", found=()),
     Sample("narrow from the end", lambda x: A.narrow.default(x, -1, -3, 2), {"x": (2, 6)}, free="x0 x1", found=()),
@@ -80,5 +90,19 @@ SAMPLES = (
         {"x": (2, 1, 5), "y": Plain((1, 4, 1)), "i": torch.tensor([3, 1])},
         free="x0 x2",
         held=("its values are positions",),
+    ),
+    Sample(
+        "repeat_interleave by data",
+        lambda x, r: A.repeat_interleave.self_Tensor(x, r, 2, output_size=6),
+        {"x": (2, 6, 3), "r": torch.tensor([1, 3, 2])},
+        free="x0 x1",
+        held=("repeat_interleave repeats positions as often as data says", "its values are numbers of repeats"),
+    ),
+    Sample(
+        "repeat_interleave by data, flat",
+        lambda x, r: A.repeat_interleave.self_Tensor(x, r, output_size=6),
+        {"x": (1, 3), "r": torch.tensor([1, 3, 2])},
+        held=("repeat_interleave repeats positions as often as data says", "its values are numbers of repeats"),
+        along=0,
     ),
 )

@@ -240,4 +240,58 @@ PADS = (
     Sample("pad untracked channels", lambda x: F.pad(x, (0, 0, 1, 1)), {"x": Plain((2, 6, 3))}),
 )
 
-SAMPLES = (*MAX, *AVERAGE, *RESAMPLING, *PADS)
+GRID = torch.rand(1, 3, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2.4 - 1.2
+READ = "its values are positions"
+
+SAMPLED = (
+    Sample(
+        "grid_sample",
+        lambda x, g: F.grid_sample(x, g.expand(2, 3, 4, 2), align_corners=False),
+        {"x": (2, 6, 5, 7), "g": GRID},
+        free="x1",
+        held=("grid_sampler samples it", READ),
+        found=(0,),
+    ),
+    Sample(
+        "grid_sample, border",
+        lambda x, g: A.grid_sampler_2d.default(x, g, 0, 1, True),
+        {"x": (1, 6, 5, 7), "g": GRID},
+        free="x1",
+        held=("grid_sampler_2d samples it", READ),
+        found=ALL,
+    ),
+    Sample(
+        "grid_sample in three dims",
+        lambda x, t: F.grid_sample(
+            x, F.affine_grid(t, [2, 3, 3, 3, 3], align_corners=False), "nearest", "reflection", False
+        ),
+        {"x": (2, 6, 4, 5, 7), "t": (2, 3, 4)},
+        free="x1",
+        held=("grid_sampler samples it", "affine_grid makes positions of it"),
+        found=ALL,
+    ),
+    Sample(
+        "grid_sampler_3d",
+        lambda x, t: A.grid_sampler_3d.default(x, F.affine_grid(t, [2, 3, 3, 3, 3], align_corners=True), 0, 0, True),
+        {"x": (2, 6, 4, 5, 7), "t": (2, 3, 4)},
+        free="x1",
+        held=("grid_sampler_3d samples it", "affine_grid makes positions of it"),
+        found=(0,),
+    ),
+    sliding(
+        "max_unpool2d",
+        2,
+        lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2, output_size=x.shape[-2:]),
+        "max_pool2d_with",
+        (0,),
+    ),
+    sliding(
+        "max_unpool3d",
+        3,
+        lambda x: F.max_unpool3d(*F.max_pool3d(x, 2, return_indices=True), 2, output_size=x.shape[-3:]),
+        "max_pool3d_with",
+        (0,),
+    ),
+)
+
+SAMPLES = (*MAX, *AVERAGE, *RESAMPLING, *PADS, *SAMPLED)

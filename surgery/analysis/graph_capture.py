@@ -1,0 +1,211 @@
+"""`torch.export` with every dim of the inputs free where the model allows it, and the conditions under which it holds."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import Dim, ExportedProgram
+
+from surgery.analysis.capture import _explained, _prepared
+from surgery.analysis.graph_modules import Guards
+from surgery.analysis.graph_trees import Tree, call_tree, calling, names, put_together, taken_apart
+from surgery.analysis.inlining import inline_regions_
+from surgery.analysis.writes import aliasing_writes
+from surgery.inputs import Inputs
+
+INSIDE = "model"
+"""Where the adapter holds the model: the first part of every path in the exported program."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported program with the structure of the call around it.
+
+    Attributes:
+        program: Its inputs are the call's tensors, its outputs the answer's, both flat.
+        inputs: The example that it was made with.
+        signature: The forward of the model.
+        call, answer: What holds the tensors.
+        guards: What the sizes of inputs must fulfil.
+        fixed: Which dims are not dynamic, in words.
+        dropped: Types of outputs that could not be opened.
+        functional: Whether writes through views were taken out, which also takes out what training does.
+    """
+
+    program: ExportedProgram
+    inputs: Inputs
+    signature: inspect.Signature
+    call: Tree
+    answer: Tree
+    guards: Guards
+    fixed: str
+    dropped: tuple[str, ...]
+    functional: bool
+
+
+class Flat(nn.Module):
+    """A model whose inputs and outputs are tensors only."""
+
+    def __init__(self, model: nn.Module, signature: inspect.Signature, call: Tree) -> None:
+        super().__init__()
+        self.add_module(INSIDE, model)
+        self.signature, self.call = signature, call
+        self.told = _Told()
+
+    def forward(self, *leaves: Tensor) -> tuple[Any, ...]:
+        """The answer's tensors; its structure is left in `told`."""
+        answer = calling(self.signature, self.get_submodule(INSIDE), put_together(self.call, leaves))
+        found: list[Any] = []
+        self.told.dropped = []
+        self.told.answer = taken_apart(answer, found, self.told.dropped)
+        return tuple(found)
+
+
+@dataclass
+class _Told:
+    """The structure of the last answer (mutable: forward writes it)."""
+
+    answer: Tree | None = None
+    dropped: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def in_eval_as_written(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and the code as it is written: no fused fast path of attention, which depends on frozen weights."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with _prepared(model), torch.enable_grad(), ExitStack() as stack:
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        yield
+
+
+def export(model: nn.Module, inputs: Inputs) -> Export:
+    """Capture a model in eval mode, with as many free dims as it allows.
+
+    Parameters may be on the meta device: they count as lying where the inputs are.
+
+    Raises:
+        CaptureError: The model refused the inputs, or `torch.export` could not capture it.
+    """
+    failure: Exception | None = None
+    with in_eval_as_written(model), _standing_in(model, inputs):
+        for example in _wider(inputs):
+            for free in (_all_dims, _first_dim, _no_dim):
+                try:
+                    return _exported(model, example, free)
+                except Exception as error:
+                    failure = failure or error
+    assert failure is not None, "there is one example at least"
+    raise _explained(model, inputs, failure) from failure
+
+
+def _wider(inputs: Inputs) -> Iterator[Inputs]:
+    """The inputs with two in the batch where there was one, for `torch.export` takes a 1 literally; then as they are."""
+    if inputs.batch == 1:
+        wide = inputs.with_batch(2, 0)
+        if wide is not None:
+            yield wide
+    yield inputs
+
+
+def _all_dims(tensor: Tensor) -> dict[int, Any]:
+    return dict.fromkeys(range(tensor.dim()), Dim.AUTO)
+
+
+def _first_dim(tensor: Tensor) -> dict[int, Any]:
+    return {0: Dim.AUTO} if tensor.dim() else {}
+
+
+def _no_dim(_: Tensor) -> dict[int, Any]:
+    return {}
+
+
+def _exported(model: nn.Module, inputs: Inputs, free: Any) -> Export:
+    signature, call, leaves = call_tree(model, inputs)
+    flat = Flat(model, signature, call).eval()
+    shapes = (tuple(free(leaf) for leaf in leaves),)
+    program = torch.export.export(flat, tuple(leaves), dynamic_shapes=shapes, strict=False)
+    answer = flat.told.answer
+    assert answer is not None, "forward ran"
+    inline_regions_(program.graph_module)
+    conditions = _conditions(program)
+    functional = aliasing_writes(program.graph)
+    if functional:
+        program = program.run_decompositions({})
+    values = _input_values(program)
+    fixed = _fixed(values, names(call))
+    example = tuple(tuple(int(s) for s in leaf.shape) for leaf in leaves)
+    guards = Guards(conditions, frozenset(), example)
+    return Export(program, inputs, signature, call, answer, guards, fixed, tuple(flat.told.dropped), functional)
+
+
+def _input_values(program: ExportedProgram) -> list[Tensor]:
+    wanted = program.graph_signature.user_inputs
+    found = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    return [found[name] for name in wanted if isinstance(name, str) and isinstance(found.get(name), Tensor)]
+
+
+def _fixed(values: Sequence[Tensor], called: Sequence[str]) -> str:
+    """Which dims are numbers in the program: "x: dim 1 is 3"."""
+    said = []
+    for value, name in zip(values, called, strict=False):
+        dims = [f"dim {d} is {s}" for d, s in enumerate(value.shape) if _number(s) is not None]
+        said += [f"{name}: {', '.join(dims)}"] if dims else []
+    return "; ".join(said)
+
+
+def _number(size: int | torch.SymInt) -> int | None:
+    return size if isinstance(size, int) else size.node.maybe_as_int()
+
+
+SIZE = re.compile(r"L\['leaves'\]\[(\d+)\]\.size\(\)\[(\d+)\]")
+LOOSE = re.compile(r"(!= [01]|> [01]|>= [12])$")
+"""Conditions that a number is not 0 or 1: about memory layout and broadcasting, which kernels see to again."""
+
+
+def _conditions(program: ExportedProgram) -> tuple[str, ...]:
+    """What `torch.export` took for granted of the inputs' sizes, as expressions on `s[input][dim]`."""
+    found: list[str] = []
+    for code in getattr(program, "_guards_code", None) or ():
+        condition = SIZE.sub(r"s[\1][\2]", code)
+        if "L[" in condition or LOOSE.search(condition):
+            continue
+        found.append(condition)
+    return tuple(dict.fromkeys(found))
+
+
+@contextmanager
+def _standing_in(model: nn.Module, inputs: Inputs) -> Iterator[None]:
+    """Inside, fake tensors on the inputs' device stand where the model's own are on the meta device."""
+    devices = {tensor.device for tensor in inputs.tensors()}
+    device = devices.pop() if len(devices) == 1 else torch.device("cpu")
+    fakes = FakeTensorMode(allow_non_fake_inputs=True)
+    stand_ins: dict[int, Tensor] = {}
+    changed: list[tuple[dict[str, Any], str, Tensor]] = []
+    if device.type != "meta":
+        for module in model.modules():
+            for held in (module._parameters, module._buffers):
+                changed += [(held, name, t) for name, t in held.items() if t is not None and t.is_meta]
+    try:
+        for held, name, tensor in changed:
+            if id(tensor) not in stand_ins:
+                stand_ins[id(tensor)] = _stand_in(tensor, fakes, device)
+            held[name] = stand_ins[id(tensor)]
+        yield
+    finally:
+        for held, name, tensor in changed:
+            held[name] = tensor
+
+
+def _stand_in(tensor: Tensor, fakes: FakeTensorMode, device: torch.device) -> Tensor:
+    with fakes:
+        made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+        return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
