@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import analyzer, analyzer_table, masked_vs_slim, widths, widths_table, zoo
+from benchmarks import analyzer, analyzer_table, masked_vs_slim, widths, widths_table, zoo, zoo_table
 from surgery import Benchmark
 
 README = Path(__file__).parent.parent / "README.md"
@@ -86,7 +86,9 @@ SECTIONS = (
     Section("results", masked_vs_slim.RESULTS, table),
     Section("analyzer", analyzer.RESULTS, analyzer_table.table),
     Section("widths", widths.RESULTS, widths_table.table),
-    Section("zoo", zoo.RESULTS, zoo.table, PAGE),
+    Section("architectures", zoo.RESULTS, zoo_table.summary),
+    Section("zoo", zoo.RESULTS, zoo_table.table, PAGE),
+    Section("preparations", zoo.RESULTS, zoo_table.preparations, PAGE),
 )
 BEGIN, END = SECTIONS[0].begin, SECTIONS[0].end
 

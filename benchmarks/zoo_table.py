@@ -98,6 +98,19 @@ def table(facts: Row) -> str:
     return "\n".join([*lines, "", f"Ops without a rule, and in how many nets they pin something: {said or 'none'}."])
 
 
+def preparations(facts: Row) -> str:
+    """What goes of the convolutional families, in percent of their parameters, and the largest error."""
+    lines = ["| family | removed: plan, layers, columns | float64 error |", "|---|---|---|"]
+    for name, row in facts["rows"].items():
+        if "params" not in row or "preparations" not in row:
+            continue
+        cases = [row, *row["preparations"].values()]
+        removed = ", ".join(f"{100 * (1 - case['params'][1] / case['params'][0]):.0f} %" for case in cases)
+        wrong = "" if all(case["exact"] for case in cases) else ", WRONG"
+        lines.append(f"| {name} | {removed} | {max(case['float64_error'] for case in cases):.0e}{wrong} |")
+    return "\n".join(lines)
+
+
 def summary(facts: Row) -> str:
     """The results in a few lines."""
     rows = list(facts["rows"].values())

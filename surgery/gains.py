@@ -14,8 +14,7 @@ import numpy as np
 from surgery.aligning import AGREEMENTS, Disagreement, additional, agreeing
 from surgery.choosing import exact_plan, zeroed_exactly
 from surgery.cutting.cut import cut_
-from surgery.cutting.operate import Kept
-from surgery.cutting.repair import find_edits, uneven
+from surgery.cutting.repair import find_edits
 from surgery.cutting.twins import meta_copy
 from surgery.deciding.build import build
 from surgery.deciding.cuts import Cuts, GroupCut
@@ -146,13 +145,7 @@ def _cost(study: Study, plan: Cuts) -> Cost:
 def _planned(study: Study, chosen: Bools) -> Cost | None:
     """What a cut leaves after these channels are zeroed, if the code runs as is planned; None where it does not."""
     masked, _, columns = zeroed_exactly(study, chosen, np.zeros_like(chosen), 1, dead_too=True)
-    kept: Kept = []
-    while True:
-        decision = decide(masked.case, kept=kept)
-        unequal = uneven(masked.model, masked.program, masked.coupling, decision.alive, ())
-        if unequal is None:
-            break
-        kept.append(unequal)
+    decision = decide(masked.case)
     cuts = build(Cuts, masked.program, masked.coupling, masked.known, masked.readings, decision, columns=columns)
     edits = find_edits(masked.model, masked.program, masked.coupling, decision.alive, ())
     try:

@@ -87,10 +87,12 @@ WINDOWS: dict[str, Function] = {
         x, F.affine_grid(_affine(x), list(x.shape), align_corners=False), align_corners=False
     ),
     "aten.max_unpool2d.default": lambda x, y, d: F.max_unpool2d(
-        *F.max_pool2d(x, 2, return_indices=True), 2, output_size=x.shape[2:]
+        *F.max_pool2d(x, 2, return_indices=True), [2, 2], output_size=x.shape[2:]
     ),
     "aten.max_unpool3d.default": lambda x, y, d: in_depth(
-        x, y, lambda deep: F.max_unpool3d(*F.max_pool3d(deep, 2, return_indices=True), 2, output_size=deep.shape[2:])
+        x,
+        y,
+        lambda deep: F.max_unpool3d(*F.max_pool3d(deep, 2, return_indices=True), [2, 2, 2], output_size=deep.shape[2:]),
     ),
 }
 

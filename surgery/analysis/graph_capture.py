@@ -1,16 +1,17 @@
-"""`torch.export` with every dim of the inputs free where the model allows it, and the conditions under which it holds."""
+"""`torch.export` with every dim of the inputs free where the model allows it, and when that holds."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 
@@ -18,11 +19,45 @@ from surgery.analysis.capture import _explained, _prepared
 from surgery.analysis.graph_modules import Guards
 from surgery.analysis.graph_trees import Tree, call_tree, calling, names, put_together, taken_apart
 from surgery.analysis.inlining import inline_regions_
+from surgery.analysis.places import OURS
 from surgery.analysis.writes import aliasing_writes
 from surgery.inputs import Inputs
 
 INSIDE = "model"
 """Where the adapter holds the model: the first part of every path in the exported program."""
+
+
+PATIENCE = 20.0
+"""Seconds for a capture with all dims free: reasoning about symbolic sizes can take for ever (shifted windows)."""
+
+Dims = Literal["all", "first", "none"]
+
+FREE: dict[Dims, Callable[[Tensor], dict[int, Any]]] = {
+    "all": lambda tensor: dict.fromkeys(range(tensor.dim()), Dim.AUTO),
+    "first": lambda tensor: {0: Dim.AUTO} if tensor.dim() else {},
+    "none": lambda tensor: {},
+}
+"""Which dims of the inputs are free, the most first."""
+
+
+class _TooSlowError(Exception):
+    """The capture takes longer than anyone waits."""
+
+
+@contextmanager
+def _hurried(seconds: float) -> Iterator[None]:
+    """Inside, calling a module raises when the time is up."""
+    end = time.monotonic() + seconds
+
+    def look(module: nn.Module, _: Any) -> None:
+        if time.monotonic() > end:
+            raise _TooSlowError(f"more than {seconds:g} s")
+
+    hook = nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @dataclass(frozen=True)
@@ -32,6 +67,7 @@ class Export:
     Attributes:
         program: Its inputs are the call's tensors, its outputs the answer's, both flat.
         inputs: The example that it was made with.
+        dims: Which dims were left free.
         signature: The forward of the model.
         call, answer: What holds the tensors.
         guards: What the sizes of inputs must fulfil.
@@ -42,6 +78,7 @@ class Export:
 
     program: ExportedProgram
     inputs: Inputs
+    dims: Dims
     signature: inspect.Signature
     call: Tree
     answer: Tree
@@ -87,8 +124,8 @@ def in_eval_as_written(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def export(model: nn.Module, inputs: Inputs) -> Export:
-    """Capture a model in eval mode, with as many free dims as it allows.
+def export(model: nn.Module, inputs: Inputs, dims: Dims | None = None) -> Export:
+    """Capture a model in eval mode, with as many free dims as it allows (or with `dims`).
 
     Parameters may be on the meta device: they count as lying where the inputs are.
 
@@ -96,11 +133,12 @@ def export(model: nn.Module, inputs: Inputs) -> Export:
         CaptureError: The model refused the inputs, or `torch.export` could not capture it.
     """
     failure: Exception | None = None
-    with in_eval_as_written(model), _standing_in(model, inputs):
+    with in_eval_as_written(model), standing_in(model, inputs):
         for example in _wider(inputs):
-            for free in (_all_dims, _first_dim, _no_dim):
+            for free in FREE if dims is None else (dims,):
                 try:
-                    return _exported(model, example, free)
+                    with _hurried(PATIENCE if free == "all" and dims is None else float("inf")):
+                        return _exported(model, example, free)
                 except Exception as error:
                     failure = failure or error
     assert failure is not None, "there is one example at least"
@@ -108,7 +146,7 @@ def export(model: nn.Module, inputs: Inputs) -> Export:
 
 
 def _wider(inputs: Inputs) -> Iterator[Inputs]:
-    """The inputs with two in the batch where there was one, for `torch.export` takes a 1 literally; then as they are."""
+    """The inputs with a batch of 2 where it was 1, which `torch.export` would take literally; then as they are."""
     if inputs.batch == 1:
         wide = inputs.with_batch(2, 0)
         if wide is not None:
@@ -116,22 +154,10 @@ def _wider(inputs: Inputs) -> Iterator[Inputs]:
     yield inputs
 
 
-def _all_dims(tensor: Tensor) -> dict[int, Any]:
-    return dict.fromkeys(range(tensor.dim()), Dim.AUTO)
-
-
-def _first_dim(tensor: Tensor) -> dict[int, Any]:
-    return {0: Dim.AUTO} if tensor.dim() else {}
-
-
-def _no_dim(_: Tensor) -> dict[int, Any]:
-    return {}
-
-
-def _exported(model: nn.Module, inputs: Inputs, free: Any) -> Export:
+def _exported(model: nn.Module, inputs: Inputs, dims: Dims) -> Export:
     signature, call, leaves = call_tree(model, inputs)
     flat = Flat(model, signature, call).eval()
-    shapes = (tuple(free(leaf) for leaf in leaves),)
+    shapes = (tuple(FREE[dims](leaf) for leaf in leaves),)
     program = torch.export.export(flat, tuple(leaves), dynamic_shapes=shapes, strict=False)
     answer = flat.told.answer
     assert answer is not None, "forward ran"
@@ -144,7 +170,24 @@ def _exported(model: nn.Module, inputs: Inputs, free: Any) -> Export:
     fixed = _fixed(values, names(call))
     example = tuple(tuple(int(s) for s in leaf.shape) for leaf in leaves)
     guards = Guards(conditions, frozenset(), example)
-    return Export(program, inputs, signature, call, answer, guards, fixed, tuple(flat.told.dropped), functional)
+    for node in program.graph.nodes:
+        plain_places_(node)
+    dropped = tuple(flat.told.dropped)
+    return Export(program, inputs, dims, signature, call, answer, guards, fixed, dropped, functional)
+
+
+def plain_places_(node: fx.Node) -> None:
+    """The places of a node without the adapter around the model, and without our own files."""
+    stack = node.meta.get("nn_module_stack")
+    if stack:
+        plain = {}
+        for key, (path, kind) in stack.items():
+            own = path.removeprefix("L['self'].").removeprefix("L['self']")
+            if own == INSIDE or own.startswith(f"{INSIDE}."):
+                plain[key] = (own.removeprefix(INSIDE).removeprefix("."), kind)
+        node.meta["nn_module_stack"] = plain
+    lines = [line for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File ")]
+    node.meta["stack_trace"] = "\n".join(line for line in lines if OURS not in line)
 
 
 def _input_values(program: ExportedProgram) -> list[Tensor]:
@@ -183,15 +226,16 @@ def _conditions(program: ExportedProgram) -> tuple[str, ...]:
 
 
 @contextmanager
-def _standing_in(model: nn.Module, inputs: Inputs) -> Iterator[None]:
+def standing_in(model: nn.Module, inputs: Inputs) -> Iterator[None]:
     """Inside, fake tensors on the inputs' device stand where the model's own are on the meta device."""
     devices = {tensor.device for tensor in inputs.tensors()}
     device = devices.pop() if len(devices) == 1 else torch.device("cpu")
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     stand_ins: dict[int, Tensor] = {}
-    changed: list[tuple[dict[str, Any], str, Tensor]] = []
+    changed: list[tuple[Any, str, Tensor]] = []
     if device.type != "meta":
         for module in model.modules():
+            held: Any
             for held in (module._parameters, module._buffers):
                 changed += [(held, name, t) for name, t in held.items() if t is not None and t.is_meta]
     try:

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from surgery.analysis.graph_capture import Flat, plain_places_
+from surgery.analysis.graph_trees import call_tree
+from surgery.analysis.inlining import inline_regions_
 from surgery.analysis.recording import record
 from surgery.inputs import Inputs
 from surgery.registry import arguments, find_rule
@@ -26,8 +29,11 @@ FLAGS = {
 """The setting that follows the training flag, where nothing better is known."""
 
 
-SILENT = ("aten.alias.default", "aten.slice.Tensor", "aten.detach.default", "aten.contiguous.default")
-"""Ops that only hand on what they are given: concrete sizes leave other ones of them than free sizes do."""
+SILENT = (
+    *("aten.alias.", "aten.slice.", "aten.detach", "aten.contiguous.", "aten.sym_", "aten._assert"),
+    *("aten.lift_fresh",),
+)
+"""Ops that hand on what they are given, or nothing: two ways of capturing leave other ones of them."""
 
 
 def by_mode(training: bool, in_training: Any, in_eval: Any) -> Any:
@@ -81,7 +87,7 @@ def switches(model: nn.Module, inputs: Inputs, ops: Sequence[Op]) -> tuple[list[
     """Which settings follow which training flag, and what training does that cannot be brought over, in words.
 
     Args:
-        model: The model, which is recorded in train mode on fake tensors; its state stays.
+        model: The model, which is captured in train mode on fake tensors; its state stays.
         inputs: The example that the ops were captured with.
         ops: The ops in eval mode, in order.
     """
@@ -111,14 +117,31 @@ def _in_training(model: nn.Module, inputs: Inputs) -> list[Op] | None:
         for module, _ in momenta:
             module.momentum = 0.1  # None asks for the number of batches, which no recording knows
         with training(model), torch.enable_grad():
-            graph = record(model, inputs).graph
-    except Exception:  # what cannot be recorded follows the table above
+            graph = _recorded(model, inputs) or _exported(model, inputs)
+    except Exception:  # what cannot be captured follows the table above
         return None
     finally:
         for module, momentum in momenta:
             module.momentum = momentum
     calls = [Op(node, path_of(node)) for node in graph.nodes if node.op == "call_function"]
     return [op for op in calls if isinstance(op.node.target, torch._ops.OpOverload) and not _counts(op.node)]
+
+
+def _recorded(model: nn.Module, inputs: Inputs) -> fx.Graph | None:
+    try:
+        return record(model, inputs).graph
+    except Exception:  # torch.export takes more
+        return None
+
+
+def _exported(model: nn.Module, inputs: Inputs) -> fx.Graph:
+    signature, call, leaves = call_tree(model, inputs)
+    program = torch.export.export(Flat(model, signature, call), tuple(leaves), strict=False)
+    inline_regions_(program.graph_module)
+    for node in program.graph.nodes:
+        plain_places_(node)
+    graph: fx.Graph = program.graph
+    return graph
 
 
 def _counts(node: fx.Node) -> bool:
@@ -136,7 +159,7 @@ def path_of(node: fx.Node) -> str:
 
 def _paired(ops: Sequence[Op], others: Sequence[Op]) -> tuple[list[tuple[Op, Op]], tuple[str, ...]]:
     """The same op in both modes, and where training has ops of its own."""
-    ops, others = ([op for op in some if str(op.node.target) not in SILENT] for some in (ops, others))
+    ops, others = ([op for op in some if not str(op.node.target).startswith(SILENT)] for some in (ops, others))
     here, there = ([(str(op.node.target), op.module) for op in some] for some in (ops, others))
     if here == there:
         return list(zip(ops, others, strict=True)), ()

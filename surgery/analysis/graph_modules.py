@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import inspect
 import linecache
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -71,6 +73,7 @@ class Captured:
         call: The structure of the arguments.
         answer: The structure of the output.
         guards: What the inputs' sizes must fulfil.
+        dims: Which dims of the inputs were free in the capture.
         fixed: Which dims of the inputs the graph takes in one size only, in words; empty where none.
         lost: What the model does and the graph does not, in words: outputs and training behaviour.
     """
@@ -80,6 +83,7 @@ class Captured:
     call: Tree
     answer: Tree
     guards: Guards
+    dims: Literal["all", "first", "none"]
     fixed: str
     lost: tuple[str, ...]
     compiled: Callable[..., Any] | None = None
@@ -130,7 +134,7 @@ class GraphModel(nn.Module):
                 f"the captured graph was called with {', '.join(names(tree))}, it was captured with {known}",
                 "call it with the same arguments, or capture the model with these",
             )
-        if not torch.jit.is_tracing() and not torch.compiler.is_compiling():
+        if not torch._C._get_tracing_state() and not torch.compiler.is_compiling():
             _check_sizes(captured, leaves)
         return put_together(captured.answer, captured.function()(self, *leaves))
 
@@ -166,6 +170,18 @@ def _place(node: fx.Node) -> tuple[str, str]:
     stack = node.meta.get("nn_module_stack")
     program = Program((node,), {}, {}, {}, {}, frozenset())
     return (program.module_of(node.name) if stack else ""), program.line_of(node.name)
+
+
+def sign_(model: GraphModel, signature: inspect.Signature) -> None:
+    """Let a graph module's forward show the arguments of the captured model, by name: exporters ask for them."""
+
+    def forward(self: GraphModel, *args: Any, **kwargs: Any) -> Any:
+        return GraphModel.forward(self, *args, **kwargs)
+
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    parameters = signature.parameters.values()
+    forward.__signature__ = inspect.Signature([own, *parameters])  # type: ignore[attr-defined]
+    model.__class__ = type(GraphModel.__name__, (GraphModel,), {"forward": forward, "__doc__": GraphModel.__doc__})
 
 
 class Part(nn.Module):
@@ -224,13 +240,17 @@ def tell_origins_(program: Program, model: GraphModel) -> None:
         for key in ("nn_module_stack", "stack_trace"):
             if key in old.meta:
                 node.meta[key] = old.meta[key]
+    for node in program.calls:
+        source = node.args[0] if node.target is operator.getitem else None
+        if isinstance(source, fx.Node):
+            node.meta.update(
+                {key: source.meta[key] for key in ("nn_module_stack", "stack_trace") if key in source.meta}
+            )
     program._places.clear()
 
 
 def corresponding(program: Program, model: GraphModel) -> list[tuple[fx.Node, fx.Node]]:
     """Pairs of an op in a graph module's capture and that op in its graph; ops without a twin are left out."""
-    import difflib
-
     new = [node for node in program.calls if isinstance(node.target, torch._ops.OpOverload)]
     old = ops(model.captured.graph)
     here, there = ([str(node.target) for node in nodes] for nodes in (new, old))

@@ -130,7 +130,7 @@ def _is_default(default: Any, value: Any) -> bool:
 
 def calling(signature: inspect.Signature, model: Callable[..., Any], named: Mapping[str, Any]) -> Any:
     """Call with the arguments of `by_name`."""
-    bound = inspect.BoundArguments(signature, dict(named))  # type: ignore[arg-type]
+    bound = inspect.BoundArguments(signature, dict(named))
     return model(*bound.args, **bound.kwargs)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,12 +16,11 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from surgery.analysis.capture import recorded, shapes_of
-from surgery.analysis.graph_capture import INSIDE, Export, export, in_eval_as_written
+from surgery.analysis.graph_capture import INSIDE, Dims, Export, export, in_eval_as_written, standing_in
 from surgery.analysis.graph_modes import Op, Switch, average_of_all, by_mode, count_batch_, path_of, switches
-from surgery.analysis.graph_modules import Captured, GraphModel, skeleton
+from surgery.analysis.graph_modules import Captured, GraphModel, sign_, skeleton
+from surgery.analysis.graph_ones import dims_that_may_be_one
 from surgery.analysis.graph_trees import names
-from surgery.analysis.places import OURS
 from surgery.inputs import Inputs
 
 ASSERTING = ("aten._assert_scalar", "aten.sym_constrain_range", "aten._assert_tensor_metadata")
@@ -31,7 +30,20 @@ BIASED = ("aten.linear.default", "aten.conv")
 """Ops whose third argument is a bias."""
 
 
-def as_graph(model: nn.Module, inputs: Inputs) -> GraphModel:
+@dataclass(frozen=True)
+class Freedom:
+    """How free the inputs' sizes are: enough to make the same graph again of a model without weights.
+
+    Attributes:
+        dims: Which dims were free in the capture.
+        ones: `(input, dim)` of those that may be 1.
+    """
+
+    dims: Dims
+    ones: tuple[tuple[int, int], ...]
+
+
+def as_graph(model: nn.Module, inputs: Inputs, freedom: Freedom | None = None) -> GraphModel:
     """A module that computes what the model does in straight-line code, on the model's own tensors.
 
     Called like the model, with every size of input that the model's code takes the same way through; `train()` and
@@ -40,11 +52,12 @@ def as_graph(model: nn.Module, inputs: Inputs) -> GraphModel:
     Args:
         model: The model. It is not changed. Its parameters may be on the meta device.
         inputs: An example call.
+        freedom: What `freedom_of` said of a graph of this model; None finds out.
 
     Raises:
         CaptureError: The model refused the inputs, or `torch.export` could not capture it.
     """
-    made = export(model, inputs)
+    made = export(model, inputs, freedom.dims if freedom else None)
     whole = skeleton(model)
     writer = _Writer(model, whole, made)
     lost = [f"{kind} in the output is None: it cannot be taken apart" for kind in dict.fromkeys(made.dropped)]
@@ -52,13 +65,22 @@ def as_graph(model: nn.Module, inputs: Inputs) -> GraphModel:
         lost.append("dropout and batch norm stay as in eval(): its code writes through views, which had to be undone")
         settings: list[Switch] = []
     else:
-        with in_eval_as_written(model):
+        with in_eval_as_written(model), standing_in(model, made.inputs):
             settings, more = switches(model, made.inputs, writer.ops())
         lost += more
     graph = writer.write({(s.node, s.argument): s for s in settings})
-    whole.captured = Captured(graph, made.signature, made.call, made.answer, made.guards, made.fixed, tuple(lost))
-    whole.captured.guards = replace(made.guards, ones=_ones(model, whole, made.inputs))
+    whole.captured = Captured(
+        graph, made.signature, made.call, made.answer, made.guards, made.dims, made.fixed, tuple(lost)
+    )
+    sign_(whole, made.signature)
+    ones = frozenset(freedom.ones) if freedom else dims_that_may_be_one(model, whole, made.inputs)
+    whole.captured.guards = replace(made.guards, ones=ones)
     return whole
+
+
+def freedom_of(whole: GraphModel) -> Freedom:
+    """How free a graph's input sizes are."""
+    return Freedom(whole.captured.dims, tuple(sorted(whole.captured.guards.ones)))
 
 
 class _Writer:
@@ -74,8 +96,6 @@ class _Writer:
         self.held: dict[str, str] = {}
         self.inputs: list[fx.Node] = []
         self.settings: dict[tuple[str, str], Switch] = {}
-        for node in self.program.graph.nodes:
-            _strip_(node)
 
     def ops(self) -> list[Op]:
         """The ops that will be written."""
@@ -158,7 +178,7 @@ class _Writer:
         positions = {a.name: i for i, a in enumerate(node.target._schema.arguments)}  # type: ignore[union-attr]
         path = path_of(node)
         module = self.modules.get(path)
-        for name in positions:
+        for name, position in positions.items():
             switch = self.settings.get((node.name, name))
             if switch is None:
                 continue
@@ -168,7 +188,7 @@ class _Writer:
                 continue
             if (switch.in_training, switch.in_eval) != (True, False):
                 value = self.graph.call_function(by_mode, (flag, switch.in_training, switch.in_eval))
-            _set_(args, kwargs, positions[name], name, value)
+            _set_(args, kwargs, position, name, value)
             if isinstance(module, _BatchNorm) and module.num_batches_tracked is not None and name == "training":
                 batches = self._attribute(f"{path}.num_batches_tracked" if path else "num_batches_tracked")
                 self.graph.call_function(count_batch_, (flag, batches))
@@ -206,15 +226,16 @@ class _Writer:
             elif spec.kind == OutputKind.BUFFER_MUTATION:
                 self._write_back(self._attribute(str(spec.target).removeprefix(f"{INSIDE}.")), result)
             elif spec.kind == OutputKind.USER_INPUT_MUTATION:
-                self._write_back(self.graph_input(str(spec.target)), result)
+                self._write_back(self._input(str(spec.target)), result)
         self.graph.output(tuple(kept))
 
     def _write_back(self, target: fx.Node, value: fx.Node) -> None:
         self.graph.call_function(torch.ops.aten.copy_.default, (target, value))
 
-    def graph_input(self, name: str) -> fx.Node:
+    def _input(self, name: str) -> fx.Node:
         """The placeholder that an input of the exported program became."""
-        return next(new for old, new in self.new.items() if old.name == name)
+        found: fx.Node = next(new for old, new in self.new.items() if old.name == name)
+        return found
 
 
 def _free(module: nn.Module, name: str) -> str:
@@ -233,21 +254,6 @@ def _val(node: fx.Node) -> Tensor:
 
 def _unsaid(node: fx.Node) -> bool:
     return str(node.target).startswith(ASSERTING)
-
-
-def _strip_(node: fx.Node) -> None:
-    """The places of a node without the adapter around the model."""
-    stack = node.meta.get("nn_module_stack")
-    if stack:
-        plain = {}
-        for key, (path, kind) in stack.items():
-            own = path.removeprefix("L['self'].").removeprefix("L['self']")
-            if own == INSIDE or own.startswith(f"{INSIDE}."):
-                plain[key] = (own.removeprefix(INSIDE).removeprefix("."), kind)
-        node.meta["nn_module_stack"] = plain
-    lines = (node.meta.get("stack_trace") or "").splitlines()
-    keep = [i for i, line in enumerate(lines) if line.strip().startswith("File ") and OURS not in line]
-    node.meta["stack_trace"] = "\n".join(lines[i] for i in keep)
 
 
 def _set_(args: list[Any], kwargs: dict[str, Any], position: int, name: str, value: Any) -> None:
@@ -291,59 +297,3 @@ def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:
     args = fx.map_arg(node.args, lambda operand: _copied(graph, operand))
     kwargs = fx.map_arg(node.kwargs, lambda operand: _copied(graph, operand))
     return graph.create_node("call_function", node.target, args, kwargs)
-
-
-def _ones(model: nn.Module, whole: GraphModel, inputs: Inputs) -> frozenset[tuple[int, int]]:
-    """The dims that may be 1: at that size, too, the model's code does what the graph does, op by op."""
-    tensors = inputs.tensors()
-    sizes = sorted({size for tensor in tensors for size in tensor.shape if size > 1})
-    found: set[tuple[int, int]] = set()
-    groups = [[(i, d) for i, t in enumerate(tensors) for d, s in enumerate(t.shape) if s == size] for size in sizes]
-    batch = [(i, 0) for i in range(len(tensors))] if inputs.batch not in (None, 1) else []
-    for dims in [batch, *groups]:
-        if dims and _same_at_one(model, whole, inputs, dims):
-            found.update(dims)
-    return frozenset(found)
-
-
-def _same_at_one(model: nn.Module, whole: GraphModel, inputs: Inputs, dims: list[tuple[int, int]]) -> bool:
-    tensors = inputs.tensors()
-    narrow = dict(enumerate(tensors))
-    for i, dim in dims:
-        narrow[i] = narrow[i].narrow(dim, 0, 1)
-    made = iter([narrow[i].clone() for i in range(len(tensors))])
-    one = inputs.map(lambda _: next(made))
-    free = whole.captured.guards
-    whole.captured.guards = replace(free, conditions=(), ones=frozenset(dims), fine=set())
-    try:
-        with in_eval_as_written(model):
-            before, after = recorded(model, one), recorded(whole, one)
-    finally:
-        whole.captured.guards = free
-    if before is None or after is None:
-        return False
-    ops, others = (
-        [node for node in program.calls if isinstance(node.target, torch._ops.OpOverload) and not _takes_all(node)]
-        for program in (before, after)
-    )
-    return len(ops) == len(others) and all(
-        a.target == b.target and _alike(a.args, b.args) and _alike(shapes_of(a), shapes_of(b))
-        for a, b in zip(ops, others, strict=True)
-    )
-
-
-def _takes_all(node: fx.Node) -> bool:
-    """Whether an op hands on what it is given: Python's indexing drops slices that take everything, or does not."""
-    if node.target not in (torch.ops.aten.alias.default, torch.ops.aten.slice.Tensor):
-        return False
-    source = node.args[0]
-    return isinstance(source, fx.Node) and shapes_of(source) == shapes_of(node)
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two ops have the same settings; tensors are not compared."""
-    if isinstance(one, fx.Node) or isinstance(other, fx.Node):
-        return isinstance(one, fx.Node) and isinstance(other, fx.Node)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_alike, one, other))
-    return bool(one == other)

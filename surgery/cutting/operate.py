@@ -62,25 +62,68 @@ def operate(
         kept: Channels that must stay.
     """
     staying: Kept = list(kept)
-    banned: set[str] = set()
+    tries = _Tries(study.model)
     while True:
         decision = decide(study.case, allowed=allowed, round_to=round_to, kept=staying)
-        unequal = uneven(study.model, study.program, study.coupling, decision.alive, banned)
+        unequal = uneven(study.model, study.program, study.coupling, decision.alive, tries.evened)
         if unequal is not None:
             staying.append(unequal)
             continue
         cuts = build(kind, study.program, study.coupling, study.known, study.readings, decision, columns=columns)
         if cuts.empty:
             return Operation(study.model, cuts, decision.alive)
-        edits = find_edits(study.model, study.program, study.coupling, decision.alive, banned)
+        edits = find_edits(study.model, study.program, study.coupling, decision.alive, tries.banned, tries.bold)
         cuts = replace(cuts, edits=edits)
         mismatch = _check(study, decision.alive, cuts)
         if mismatch is None:
             return Operation(study.model, cuts, decision.alive)
-        if mismatch.module not in banned and any(edit.module == mismatch.module for edit in edits):
-            banned.add(mismatch.module)
+        if tries.another(mismatch.module):
             continue
         staying.append(_blamed(study, decision.alive, mismatch))
+
+
+class _Tries:
+    """What has been tried to make modules' code run narrower; modules of one class are treated alike.
+
+    First their numbers are set where they equal a changed size and no other; then wherever they equal one; then left
+    alone (the code may take its sizes from the tensors); then set, with all sizes kept equal that one number may stand
+    for; then left alone for good.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.step: dict[tuple[type[nn.Module], str], int] = {}
+
+    def another(self, path: str) -> bool:
+        """Whether something else can be tried in the module."""
+        kind = self._kind(path, self.model.get_submodule(path))
+        step = self.step.get(kind, 0) + 1
+        self.step[kind] = min(step, 4)
+        return step <= 4
+
+    @property
+    def bold(self) -> set[str]:
+        """Modules of which all numbers are set that equal a changed size."""
+        return self._at(1, 3)
+
+    @property
+    def banned(self) -> set[str]:
+        """Modules whose numbers are left alone."""
+        return self._at(2, 4)
+
+    @property
+    def evened(self) -> set[str]:
+        """Modules of which sizes that were equal stay so."""
+        return self._at(3, 4)
+
+    def _at(self, *steps: int) -> set[str]:
+        modules = self.model.named_modules(remove_duplicate=False)
+        return {path for path, module in modules if self.step.get(self._kind(path, module), 0) in steps}
+
+    def _kind(self, path: str, module: nn.Module) -> tuple[type[nn.Module], str]:
+        """The class and the name in the parent; layers of a list are alike."""
+        name = path.rpartition(".")[2]
+        return type(module), "" if name.isdigit() else name
 
 
 def _check(study: Study, alive: Bools, cuts: Cuts) -> Mismatch | None:

@@ -62,19 +62,29 @@ def shrunk(layout: Layout, alive: Bools) -> Shape | None:
 
 
 def find_edits(
-    model: nn.Module, program: Program, coupling: Coupling, alive: Bools, banned: Collection[str]
+    model: nn.Module,
+    program: Program,
+    coupling: Coupling,
+    alive: Bools,
+    banned: Collection[str],
+    bold: Collection[str] = (),
 ) -> tuple[Edit, ...]:
     """Attributes to set so that the model's code runs at the new sizes.
+
+    A number that some op of a module has as a size that stays is likelier another's, and left alone but in the modules
+    of `bold`.
 
     Args:
         model: The model before the cut.
         program, coupling: What was captured.
         alive: Which channels stay, `[n_channels]`.
         banned: Modules whose attributes are to be left alone (an edit there did not work out).
+        bold: Modules of which also those numbers are set that stand for a size that stays, too.
     """
     alive_ids = alive[coupling.channel_of]
     edits: dict[tuple[str, str, int | None], Edit] = {}
     clashes: set[tuple[str, str, int | None]] = set()
+    steady: set[tuple[str, int]] = set()
     for edit in (
         *_conv_groups(model, program, coupling, alive),
         *_bare_norms(model, program, coupling, alive_ids),
@@ -88,34 +98,40 @@ def find_edits(
             continue
         path = program.module_of(node.name)
         sizes = changed_sizes(node, coupling, alive_ids)
-        if not sizes or path in banned or not _writes_sizes(node, sizes):
+        written = _written(node, coupling, alive_ids)
+        if written is not None:
+            steady |= {(path, old) for old, new in written if old == new}
+            sizes |= {old: new for old, new in written if old != new}
+        if not sizes or path in banned or not _writes_sizes(node, sizes, written):
             continue
-        for edit in _sources(model, path, node, sizes, coupling, alive_ids):
+        for edit in _sources(model, path, node, sizes, coupling, alive_ids, written):
             key = (edit.module, edit.attribute, edit.index)
             if key in edits and edits[key].new != edit.new:
                 clashes.add(key)
             edits[key] = edit
-    return tuple(edit for key, edit in edits.items() if key not in clashes)
+    unsure = {key for key, edit in edits.items() if (edit.module, edit.old) in steady and edit.module not in bold}
+    return tuple(edit for key, edit in edits.items() if key not in clashes | unsure)
 
 
 def uneven(
-    model: nn.Module, program: Program, coupling: Coupling, alive: Bools, banned: Collection[str]
+    model: nn.Module, program: Program, coupling: Coupling, alive: Bools, modules: Collection[str]
 ) -> tuple[Ids, str] | None:
     """Channels to keep so that sizes which one attribute stands for stay equal, with the reason; None where all are.
 
-    `split((self.c, self.c), 1)` can only hand out two halves of one size. Arguments as in `find_edits`.
+    `split((self.c, self.c), 1)` can only hand out two halves of one size. Arguments as in `find_edits`; only `modules`
+    are looked at.
     """
     sizes: dict[tuple[str, int], list[Bools]] = {}
     channels: dict[tuple[str, int], list[Ids]] = {}
     for node in program.nodes:
-        if node.op != "call_function" or program.module_of(node.name) in banned:
+        path = program.module_of(node.name) if node.op == "call_function" else None
+        if path is None or path not in modules:
             continue
-        path = program.module_of(node.name)
         value = coupling.layouts.get(node.name)
         for layout in value if isinstance(value, tuple) else (value,) if value is not None else ():
             for block in layout.blocks:
                 old = block.size
-                named = _writes_sizes(node, {old: 0}) and any(_matching(model, path, {old: 0}))
+                named = _writes_sizes(node, {old: 0}, None) and any(_matching(model, path, {old: 0}))
                 if len(covered(block)) > 1 or not named:
                     continue
                 ids = coupling.channel_of[block.ravel()]
@@ -154,6 +170,11 @@ def _bare_norms(model: nn.Module, program: Program, coupling: Coupling, alive_id
         if after is not None and module.num_features == layout.shape[1] != after[1]:
             yield Edit(path, "num_features", layout.shape[1], after[1])
 
+
+ELSEWHERE = re.compile(
+    "rep|group|ratio|times|idx|index|_id$|depth|stage|stride|pad|dilat|kernel|window|seq|len|patch|grid"
+)
+"""Names of numbers that count no channels, though they may equal their number."""
 
 SHARING = re.compile("rep|group|ratio|times")
 """What the number of query heads to a key head is called."""
@@ -204,7 +225,13 @@ def _slice_start(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> dict[in
 
 
 def _sources(
-    model: nn.Module, path: str, node: fx.Node, sizes: dict[int, int], coupling: Coupling, alive_ids: Bools
+    model: nn.Module,
+    path: str,
+    node: fx.Node,
+    sizes: dict[int, int],
+    coupling: Coupling,
+    alive_ids: Bools,
+    written: Written,
 ) -> Iterator[Edit]:
     """The attributes that the op's numbers may have come from: equal to one of them, or else to another size there.
 
@@ -212,7 +239,8 @@ def _sources(
     other sizes at the op.
     """
     lists = _piece_lists(node, coupling, alive_ids)
-    given = {size: sizes[size] for size in _given(node) if size in sizes}
+    numbers = _given(node) if written is None else [old for old, new in written if old != new]
+    given = {size: sizes[size] for size in numbers if size in sizes}
     exact = list(_matching(model, path, given, lists))
     yield from exact
     if given.keys() - {edit.old for edit in exact}:
@@ -229,9 +257,26 @@ def _piece_lists(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> tuple[l
     return list(bound["split_sizes"]), [shape[bound["dim"]] for shape in after]
 
 
-def _writes_sizes(node: fx.Node, sizes: dict[int, int]) -> bool:
+Written = list[tuple[int, int]] | None
+"""The sizes that a view was given, and what the plan has in their places; None for other ops."""
+
+
+def _written(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> Written:
+    layout = coupling.layouts.get(node.name)
+    rule = find_rule(node.target)
+    if rule is None or not isinstance(layout, Layout):
+        return None
+    bound = arguments(node.target, node.args, node.kwargs)
+    given = next((bound[name] for name in ("size", "shape") if name in rule.sizes and name in bound), None)
+    after = shrunk(layout, alive_ids)
+    if not isinstance(given, list | tuple) or len(given) != layout.rank or after is None:
+        return None
+    return [(old, new) for old, new in zip(given, after, strict=True) if isinstance(old, int) and old > 1]
+
+
+def _writes_sizes(node: fx.Node, sizes: dict[int, int], written: Written) -> bool:
     """Whether the op was given one of the changed sizes (or a multiple, as in `view(b, -1, 64 * 4)`) as a number."""
-    return any(size in sizes for size in _given(node))
+    return any(size in sizes for size in _given(node)) if written is None else any(old != new for old, new in written)
 
 
 def _given(node: fx.Node) -> list[int]:
@@ -258,7 +303,7 @@ def _matching(
     if type(module).__module__.startswith("torch.nn."):
         return  # their numbers are corrected from their tensors
     for attribute, value in vars(module).items():
-        if attribute.startswith("_") or isinstance(value, bool):
+        if attribute.startswith("_") or isinstance(value, bool) or ELSEWHERE.search(attribute):
             continue
         if isinstance(value, int) and value in sizes:
             yield Edit(path, attribute, value, sizes[value])

@@ -15,11 +15,11 @@ from torch import fx, nn
 
 from surgery.analysis.capture import Program
 from surgery.analysis.graph_modules import GraphModel, corresponding
-from surgery.coupling import Bools, Coupling
+from surgery.coupling import Coupling
 from surgery.cutting.repair import shrunk
 from surgery.deciding.cuts import Edit
 from surgery.errors import PlanError
-from surgery.layout import Layout, Shape, along
+from surgery.layout import Bools, Layout, Shape, along
 from surgery.registry import arguments
 
 Number = tuple[str, int | None, int, int]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,7 +25,7 @@ def lowest(
         round_to: What stays is a multiple of this, or everything.
         taken: Channels that will stay although they are chosen (carriers), `[n_channels]`; they count as staying.
     """
-    atom_of, cells = _atoms(coupling)
+    atom_of, cells, bound = _atoms(coupling)
     members = np.flatnonzero(~coupling.virtual)
     sizes = np.bincount(coupling.group_of[members], minlength=int(coupling.group_of.max(initial=-1)) + 1)
     keep = np.maximum(np.ceil(sizes * keep_ratio - 1e-9).astype(np.int64), 1)
@@ -34,7 +36,7 @@ def lowest(
     atoms = np.unique(atom_of[members])
     score = np.bincount(atom_of[members], scores[members], coupling.n_channels)
     free = np.ones(coupling.n_channels, bool)
-    free[atom_of[members[coupling.pin_of[members] >= 0]]] = False
+    free[atom_of[(coupling.pin_of >= 0) | bound]] = False
     # one key per (group, cell); the same share of every cell goes
     _, cell_of = np.unique(np.stack([coupling.group_of[atoms], cells[atoms]]), axis=1, return_inverse=True)
     cell_of = cell_of.ravel()
@@ -50,8 +52,8 @@ def lowest(
     return chosen
 
 
-def _atoms(coupling: Coupling) -> tuple[Ids, Ids]:
-    """`(a channel that stands for all that are picked together, the cell it lies in)`, each `[n_channels]`.
+def _atoms(coupling: Coupling) -> tuple[Ids, Ids, Bools]:
+    """`(a channel that stands for all picked together, the cell it lies in, what is not picked)`, each `[n_channels]`.
 
     A cell is what lies in the same row of every rectangle: the same share of each goes. Where rectangles cross, so that
     no cell holds two channels (a shuffle: `(g, c)` read as `(c, g)`), or where a row holds one channel in some array
@@ -60,28 +62,40 @@ def _atoms(coupling: Coupling) -> tuple[Ids, Ids]:
     generator = np.random.default_rng(1)
     label = np.zeros(coupling.n_channels, np.int64)
     atom = np.arange(coupling.n_channels)
-    for uniform in coupling.uniforms:
-        arrays = [coupling.channel_of[array] for array in uniform.arrays]
+    tables = [[coupling.channel_of[array] for array in uniform.arrays] for uniform in coupling.uniforms]
+    for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
+        wide = any(rows.shape[1] > 1 for rows in arrays)
+        if not uniform.rows_stay and wide and any(rows.shape[1] == 1 for rows in arrays):
+            _pick_whole(coupling, atom, arrays)
+    for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
         if arrays[0].shape[0] == 1 or all((atom[rows] == atom[rows[:, :1]]).all() for rows in arrays):
             continue  # one row; or rows that are picked whole already
         salts: Ids = generator.integers(1, 2**61, size=(arrays[0].shape[0],), dtype=np.int64)
         marks = [_rows_of(channels, salts) for channels in arrays if channels.shape[1] > 1]
-        lonely = any(channels.shape[1] == 1 for channels in arrays)
-        if not uniform.rows_stay and marks and (lonely or _crosses(coupling, label, marks)):
-            for rows in zip(*arrays, strict=True):
-                together = np.isin(atom, atom[np.concatenate(rows)])
-                atom[together] = atom[together].min(initial=coupling.n_channels)
+        if not uniform.rows_stay and marks and _crosses(coupling, label, marks):
+            _pick_whole(coupling, atom, arrays)
             continue
         for channels, mark in marks:
             label[channels] += mark
-    _with_copies(coupling, atom)
+    bound = _with_copies(coupling, atom)
     cell = np.zeros(coupling.n_channels, np.int64)
     np.add.at(cell, atom, label)
-    return atom, cell[atom]
+    return atom, cell[atom], bound
 
 
-def _with_copies(coupling: Coupling, atom: Ids) -> None:
-    """A row or column of a grid is picked with its cells where these are picked together; changes `atom`."""
+def _pick_whole(coupling: Coupling, atom: Ids, arrays: Sequence[Ids]) -> None:
+    """Make one atom of each row; changes `atom`."""
+    for rows in zip(*arrays, strict=True):
+        together = np.isin(atom, atom[np.concatenate(rows)])
+        atom[together] = atom[together].min(initial=coupling.n_channels)
+
+
+def _with_copies(coupling: Coupling, atom: Ids) -> Bools:
+    """A row or column of a grid is picked with its cells where these are picked together (changes `atom`).
+
+    Returns those that are not: they go when their cells have, and are not picked themselves, `[n_channels]`.
+    """
+    bound = np.zeros(coupling.n_channels, bool)
     for outer in coupling.outers:
         cells = coupling.channel_of[outer.cells].ravel()
         for side in (outer.rows, outer.columns):
@@ -92,6 +106,8 @@ def _with_copies(coupling: Coupling, atom: Ids) -> None:
             low, high = np.minimum.reduceat(picked, starts), np.maximum.reduceat(picked, starts)
             whole = low == high
             atom[factors[order][starts][whole]] = low[whole]
+            bound[factors[order][starts][~whole]] = True
+    return bound
 
 
 def _rows_of(channels: Ids, salts: Ids) -> tuple[Ids, Ids]:

@@ -31,7 +31,8 @@ def copied(call: Call, block: Ids, dim: int, times: int, rows: Sequence[int]) ->
         shape = [times if d == dim else size if d in rows else 1 for d, size in enumerate(block.shape)]
         cells = call.outer(call.fresh(math.prod(shape), "copies").reshape(shape), originals)
     call.ledger.copies.append(Copies(cells, originals, dim, call.node))
-    call.uniform(*(_as_rows(ids, rows) for ids in (cells, block)), rows_stay=False)
+    tables = [_as_rows(ids, rows) for ids in (cells, block)]
+    call.uniform(*tables, call.fresh(tables[0].shape[0], "rows")[:, None], rows_stay=False)
     return cells
 
 

@@ -24,7 +24,8 @@ def triangle(call: Call, input: Value, diagonal: int = 0) -> Layout:
 def _known_triangle(call: KnownCall, input: Known, diagonal: int = 0) -> Known:
     rank = len(call.shape)
     held = input.held(rank - 2).held(rank - 1)
-    cut = held.map(lambda a: call.target(a.contiguous(), diagonal), call.shape)
+    half = torch.tril if str(call.target).startswith("aten.tril") else torch.triu
+    cut = held.map(lambda a: half(a, diagonal), call.shape)
     return compressed(cut, (rank - 2, rank - 1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,9 +57,19 @@ def _join(call: Call, merged: list[Ids], block: Ids) -> list[Ids]:
                 block = widest
                 continue
             narrow = held.blocks[0]
-        call.tie(widest, narrow)
+        _meet(call, widest, narrow)
         block = widest
     return [*apart, block]
+
+
+def _meet(call: Call, widest: Ids, narrow: Ids) -> None:
+    """Tie units that meet; where rows in front all meet the same columns (heads, one gain), each may go on its own."""
+    missing = [d for d in covered(widest) if narrow.shape[d] == 1]
+    if not missing or missing[-1] > covered(narrow)[0]:
+        call.tie(widest, narrow)
+        return
+    shape = [size if d in missing else 1 for d, size in enumerate(widest.shape)]
+    call.outer(call.fresh(math.prod(shape), "rows").reshape(shape), narrow, widest)
 
 
 def _operands(arguments: dict[str, Any]) -> list[Value]:
@@ -121,7 +132,7 @@ _UNTAGGED = (
     "greater.Tensor greater.Scalar less.Tensor less.Scalar __and__.Tensor __and__.Scalar __or__.Tensor __or__.Scalar "
     "greater_equal.Tensor greater_equal.Scalar less_equal.Tensor less_equal.Scalar not_equal.Tensor not_equal.Scalar "
     "arctan.default arctan2.default arcsin.default arccos.default fix.default isclose.default isreal.default "
-    "special_expm1.default complex.default polar.default"
+    "special_expm1.default"
 ).split()
 """Pointwise ops that PyTorch does not tag as such."""
 
@@ -232,7 +243,9 @@ def _known_cast(
     if isinstance(other, Known) and other.nothing:  # its dtype is not known: only 0 and 1 are the same in all of them
         return Known(call.shape, input.value, input.varies | ((input.value != 0) & (input.value != 1)))
     dtype = other.value.dtype if isinstance(other, Known) else dtype
-    if dtype is None or dtype.is_floating_point:
+    if dtype is None or dtype.is_floating_point or dtype.is_complex:
+        if input.value.is_complex():
+            return Known.anything(call.shape)
         return input  # floating-point constants are followed in the precision of the pass
     return Known.of(call.shape, input.value.to("cpu", dtype), input.varies)
 
@@ -301,10 +314,10 @@ def broadcast_tensors(call: Call, tensors: list[Value]) -> tuple[Layout, ...]:
 
 @broadcast_tensors.known
 def _known_broadcast_tensors(call: KnownCall, tensors: list[Known]) -> tuple[Known, ...]:
-    lead = [(1,) * (len(call.shape) - len(k.shape)) for k in tensors]
-    return tuple(
-        k.map(lambda a, n=n: a.reshape(n + tuple(a.shape)), call.shape) for k, n in zip(tensors, lead, strict=True)
-    )
+    def lifted(array: torch.Tensor) -> torch.Tensor:
+        return array.reshape((1,) * (len(call.shape) - array.dim()) + tuple(array.shape))
+
+    return tuple(known.map(lifted, call.shape) for known in tensors)
 
 
 @rule("aten.prelu.default", "aten.rrelu.default")

@@ -10,6 +10,7 @@ from surgery.calls import Call, KnownCall, Value
 from surgery.known import Known
 from surgery.layout import Layout
 from surgery.registry import rule
+from surgery.rules.pointwise import merge
 from surgery.rules.spatial import flattened
 
 _ONE = "fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft".split()
@@ -51,10 +52,22 @@ def view_as_complex(call: Call, input: Value) -> Layout:
 
 @view_as_complex.known
 def _known_view_as_complex(call: KnownCall, input: Known) -> Known:
+    """Of complex numbers only zeros are followed, written as real ones."""
     last = len(input.shape) - 1
     held = input.held(last)
-    value, varies = held.widened(call.dtype), held.varies.any(last)
-    return Known(call.shape, torch.view_as_complex(value.contiguous()), varies)
+    varies = (held.varies | (held.value != 0)).any(last)
+    return Known(call.shape, torch.zeros([1] * last, dtype=call.dtype), varies)
+
+
+@rule("aten.complex.default", "aten.polar.default")
+def join(call: Call, **parts: Value) -> Layout:
+    """Complex numbers of two real ones each."""
+    return merge(call, [value.layout for value in parts.values()], call.shape)
+
+
+@join.known
+def _known_join(call: KnownCall, **_: Any) -> Any:
+    return call.anything()
 
 
 @rule("aten.view_as_real.default")
@@ -65,11 +78,9 @@ def view_as_real(call: Call, input: Value) -> Layout:
 
 @view_as_real.known
 def _known_view_as_real(call: KnownCall, input: Known) -> Known:
-    value = input.value.detach().cpu()
-    full = (
-        value if value.is_complex() else torch.complex(value.to(call.dtype), torch.zeros_like(value, dtype=call.dtype))
+    return Known(
+        call.shape, input.value.detach().cpu().abs()[..., None], (input.varies | (input.value != 0))[..., None]
     )
-    return Known(call.shape, torch.view_as_real(full.resolve_conj()).contiguous(), input.varies[..., None])
 
 
 @rule("aten.real.default", "aten.imag.default", "aten._conj.default", "aten.conj.default", "aten.resolve_conj.default")
@@ -80,8 +91,4 @@ def part(call: Call, input: Value) -> Layout:
 
 @part.known
 def _known_part(call: KnownCall, input: Known) -> Known:
-    """Zero has no other parts; else it is read off complex numbers only (in a pass that knows them as such)."""
-    if input.value.is_complex():
-        value = call.target(input.value.detach().cpu()).resolve_conj().clone()
-        return Known(call.shape, value, input.varies)
-    return Known(call.shape, input.value, input.varies | (input.value != 0))
+    return Known(call.shape, input.value.detach().cpu().abs(), input.varies | (input.value != 0))

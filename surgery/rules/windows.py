@@ -84,7 +84,7 @@ def _known_unfold(call: KnownCall, input: Known, dimension: int, size: int, step
     return input.map(cut, call.shape)
 
 
-@rule("aten.as_strided.default", sizes=("size", "stride"))
+@rule("aten.as_strided.default")
 def as_strided(call: Call, input: Value, **_: Any) -> Layout:
     """Positions by their place in memory, which a cut changes."""
     call.hold_all(input, "as_strided reads it by its place in memory")

@@ -19,6 +19,14 @@ SAMPLES = (
         found=(0,),
     ),
     Sample(
+        "tril in place, of a copy",
+        lambda x: x.clone().tril_(),
+        {"x": (3, 6, 5)},
+        free="x0",
+        held=("tril_ tells its positions apart",),
+        found=(0,),
+    ),
+    Sample(
         "diagonal",
         lambda x: x.diagonal(1, 0, 2),
         {"x": (3, 6, 4, 5)},

@@ -292,20 +292,6 @@ UNTAGGED = (
         for name in _INSIDE
     ),
     Sample(
-        "complex",
-        lambda x, y: A.complex.default(x, y).abs(),
-        {"x": (2, 6), "y": (2, 6)},
-        free="x0 x1 y0 y1",
-        sparse={"y": torch.full((2, 6), 0.5, dtype=torch.float64)},
-        found=(0, 1, 2),
-    ),
-    Sample(
-        "polar",
-        lambda x, y: A.polar.default(x, y).angle(),
-        {"x": (2, 6), "y": (2, 6)},
-        free="x0 x1 y0 y1",
-    ),
-    Sample(
         "fill by a tensor",
         A.fill.Tensor,
         {"x": (2, 6), "y": ()},

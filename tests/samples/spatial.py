@@ -281,14 +281,14 @@ SAMPLED = (
     sliding(
         "max_unpool2d",
         2,
-        lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2, output_size=x.shape[-2:]),
+        lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), [2, 2], output_size=x.shape[-2:]),
         "max_pool2d_with",
         (0,),
     ),
     sliding(
         "max_unpool3d",
         3,
-        lambda x: F.max_unpool3d(*F.max_pool3d(x, 2, return_indices=True), 2, output_size=x.shape[-3:]),
+        lambda x: F.max_unpool3d(*F.max_pool3d(x, 2, return_indices=True), [2, 2, 2], output_size=x.shape[-3:]),
         "max_pool3d_with",
         (0,),
     ),

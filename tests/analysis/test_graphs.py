@@ -1,0 +1,435 @@
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from surgery.analysis.capture import capture, recorded
+from surgery.analysis.graph_modules import GraphModel, Part, tell_origins_
+from surgery.analysis.graphs import as_graph, freedom_of
+from surgery.errors import CaptureError, InputError
+from surgery.inputs import Inputs
+
+
+class Attention(nn.Module):
+    """A block of nn.MultiheadAttention, which asserts its sizes and drops out inside attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 4, dropout=0.2, batch_first=True)
+        self.norm = nn.LayerNorm(16)
+        self.mlp = nn.Sequential(nn.Linear(16, 24), nn.GELU(), nn.Dropout(0.3), nn.Linear(24, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return x + self.mlp(x)
+
+
+class Literal(nn.Module):
+    """A ViT block whose views have their sizes written down, in a dict, called by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(64, 192, bias=False)
+        self.out = nn.Linear(64, 64)
+
+    def forward(self, x: Tensor, *, scale: Tensor | None = None, double: bool = False) -> dict[str, Any]:
+        b, n, _ = x.shape
+        q, k, v = (part.view(b, n, 4, 16).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, 64)
+        places = torch.arange(n, device=x.device).view(1, n, 1)
+        y = self.out(y) + places
+        if scale is not None:
+            y = y * scale
+        return {"y": y * 2 if double else y, "parts": [q, (k, v)], "length": n}
+
+
+class Convolutions(nn.Module):
+    """Batch norms, one of them averaging over all batches, and dropouts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 3, padding=1)
+        self.bn = nn.BatchNorm2d(8)
+        self.b = nn.Conv2d(8, 6, 3)
+        self.average = nn.BatchNorm2d(6, momentum=None)
+        self.drop = nn.Dropout2d(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn(self.a(x)))
+        y = self.drop(self.average(self.b(y)))
+        return F.dropout(y, 0.25, self.training).mean((2, 3))
+
+
+class Tied(nn.Module):
+    """One weight under two names, a literal tensor, a buffer that is not saved, and one that nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 4)
+        self.head = nn.Linear(4, 11, bias=False)
+        self.head.weight = self.embedding.weight
+        self.register_buffer("shift", torch.arange(4.0), persistent=False)
+        self.register_buffer("unread", torch.ones(2))
+        self.embedding.weight.requires_grad_(False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.embedding(ids) + self.shift) * torch.tensor(2.0)
+
+
+MODELS: Mapping[str, tuple[Callable[[], nn.Module], Callable[[int, int], Inputs]]] = {
+    "attention": (Attention, lambda b, n: Inputs.of(torch.randn(b, n, 16))),
+    "literal": (
+        Literal,
+        lambda b, n: Inputs((torch.randn(b, n, 64),), {"scale": torch.randn(b, n, 1), "double": True}),
+    ),
+    "convolutions": (Convolutions, lambda b, n: Inputs.of(torch.randn(b, 3, n, n))),
+    "tied": (Tied, lambda b, n: Inputs.of(torch.randint(0, 11, (b, n)))),
+    "encoder": (
+        lambda: nn.TransformerEncoderLayer(16, 4, 32, batch_first=True),
+        lambda b, n: Inputs.of(torch.randn(b, n, 16)),
+    ),
+}
+NAMES = tuple(MODELS)
+
+
+@cache
+def built(name: str, batch: int, size: int) -> tuple[nn.Module, GraphModel]:
+    torch.manual_seed(0)
+    build, inputs = MODELS[name]
+    model = build()
+    return model, as_graph(model, inputs(batch, size))
+
+
+def made(name: str, batch: int = 2, size: int = 6) -> tuple[nn.Module, GraphModel, Callable[[int, int], Inputs]]:
+    """A model and its graph, both copied as one, so that they share their tensors."""
+    return (*copy.deepcopy(built(name, batch, size)), MODELS[name][1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("training", [False, True])
+def test_a_graph_computes_what_the_model_does_in_both_modes(name: str, training: bool) -> None:
+    model, graph, inputs = made(name)
+    fed, state = inputs(3, 6), copy.deepcopy(model.state_dict())
+    model.train(training)
+    graph.train(training)
+    torch.manual_seed(1)
+    expected = fed.call(model)
+    after = copy.deepcopy(model.state_dict())
+    model.load_state_dict(state)
+    torch.manual_seed(1)
+    torch.testing.assert_close(fed.call(graph), expected)
+    torch.testing.assert_close(dict(graph.state_dict()), dict(after))
+    assert graph.captured.lost == ()
+
+
+def test_dropout_is_live_in_training_only() -> None:
+    _, graph, inputs = made("attention")
+    fed = inputs(2, 6)
+    torch.testing.assert_close(fed.call(graph.eval()), fed.call(graph))
+    assert not torch.equal(fed.call(graph.train()), fed.call(graph))
+
+
+def test_a_batch_norm_that_stays_in_eval_is_left_alone() -> None:
+    _, graph, inputs = made("convolutions")
+    graph.train()
+    graph.get_submodule("bn").eval()
+    inputs(4, 6).call(graph)
+    assert int(graph.state_dict()["bn.num_batches_tracked"]) == 0
+    assert int(graph.state_dict()["average.num_batches_tracked"]) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_other_batches_and_sizes_than_the_example(name: str, batch: int) -> None:
+    model, graph, inputs = made(name, batch)
+    model.eval()
+    graph.eval()
+    for b, n in ((1, 6), (5, 6), (2, 9), (1, 13), (batch, 6)):
+        fed = inputs(b, n)
+        torch.testing.assert_close(fed.call(graph), fed.call(model))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tensors_are_the_models_own_under_the_same_names(name: str) -> None:
+    model, graph, _ = made(name)
+    assert list(graph.state_dict()) == list(model.state_dict())
+    for kind in ("named_parameters", "named_buffers"):
+        own = dict(getattr(model, kind)(remove_duplicate=False))
+        ours = dict(getattr(graph, kind)(remove_duplicate=False))
+        assert all(ours[key] is tensor for key, tensor in own.items())
+        assert all(key.startswith("_graph_constant_") for key in ours.keys() - own.keys())
+
+
+def test_ties_and_frozen_weights_stay_so() -> None:
+    _, graph, _ = made("tied")
+    other = copy.deepcopy(graph)
+    for one in (graph, other):
+        head, embedding = one.get_parameter("head.weight"), one.get_parameter("embedding.weight")
+        assert head is embedding
+        assert not head.requires_grad
+
+
+def test_the_model_is_as_before() -> None:
+    model = Convolutions().train()
+    model.bn.eval()
+    state = copy.deepcopy(model.state_dict())
+    as_graph(model, Inputs.of(torch.randn(1, 3, 6, 6)))
+    assert (model.training, model.bn.training, model.average.momentum) == (True, False, None)
+    torch.testing.assert_close(dict(model.state_dict()), dict(state))
+    assert "_graph_constant_0" not in dict(model.named_buffers())
+
+
+def test_training_flags_are_the_models() -> None:
+    model = Convolutions().train()
+    model.bn.eval()
+    graph = as_graph(model, Inputs.of(torch.randn(2, 3, 6, 6)))
+    assert (graph.training, graph.get_submodule("bn").training) == (True, False)
+
+
+def test_a_step_of_training_lowers_the_loss() -> None:
+    _, graph, inputs = made("attention")
+    graph.eval()
+    fed, optimizer = inputs(2, 6), torch.optim.SGD(graph.parameters(), 0.01)
+    before = fed.call(graph).square().mean()
+    before.backward()
+    assert all(parameter.grad is not None for parameter in graph.parameters())
+    optimizer.step()
+    assert fed.call(graph).square().mean() < before
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+    hidden: Any = None
+
+
+class Answering(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, other: Mapping[str, Tensor], hidden: bool = False) -> Answer:
+        y = self.a(x + other["shift"])
+        return Answer(y, [y, None, "word"] if hidden else None)
+
+
+def test_dataclasses_and_dicts_of_tensors() -> None:
+    model, x, shift = Answering().eval(), torch.randn(2, 4), {"shift": torch.randn(2, 4)}
+    graph = as_graph(model, Inputs((x,), {"other": shift, "hidden": True}))
+    for answer in (graph(x, shift, True), graph(other=shift, x=x, hidden=True)):
+        assert type(answer) is Answer
+        torch.testing.assert_close(answer.logits, model(x, shift).logits)
+        assert answer.hidden[1:] == [None, "word"]
+
+
+def test_the_signature_is_the_models() -> None:
+    model, graph, _ = made("literal")
+    assert inspect.signature(graph.forward).parameters == inspect.signature(model.forward).parameters
+    assert "double" in inspect.signature(copy.deepcopy(graph).forward).parameters
+
+
+def test_a_call_of_another_kind_is_refused_in_words() -> None:
+    x, shift = torch.randn(2, 4), {"shift": torch.randn(2, 4)}
+    graph = as_graph(Answering(), Inputs((x, shift), {}))
+    graph(x, shift, hidden=False)
+    with pytest.raises(InputError, match="was called with x, other_shift, it was captured with x, other_shift"):
+        graph(x, shift, hidden=True)
+
+
+class Branching(nn.Module):
+    """Takes another way above 8, pads what is odd, and does something else with one token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = x.shape[1]
+        x = self.a(x)
+        if n > 8:
+            x = x * 2
+        return x + 1 if n > 1 else x
+
+
+def test_sizes_at_which_the_code_goes_another_way_are_refused() -> None:
+    model = Branching()
+    graph = as_graph(model, Inputs.of(torch.randn(2, 5, 4)))
+    for shape in ((1, 5, 4), (3, 8, 4), (2, 2, 4)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(graph(x), model(x))
+    with pytest.raises(InputError, match=r"holds where x.shape\[1\] <= 8; it was given x \[2, 9, 4\]"):
+        graph(torch.randn(2, 9, 4))
+    with pytest.raises(InputError, match=r"holds where x.shape\[1\] > 1; it was given x \[2, 1, 4\]"):
+        graph(torch.randn(2, 1, 4))
+    with pytest.raises(InputError, match=r"holds where len\(x.shape\) == 3; it was given x \[5, 4\]"):
+        graph(torch.randn(5, 4))
+    assert graph.captured.fixed == "x: dim 2 is 4"
+    assert "dim 2 is 4" in repr(graph)
+
+
+class Unopened:
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+
+class Caching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Unopened]:
+        return self.a(x), Unopened(x)
+
+
+def test_an_output_that_cannot_be_opened_is_none_and_said() -> None:
+    graph = as_graph(Caching(), Inputs.of(torch.randn(2, 4)))
+    assert graph(torch.randn(2, 4))[1] is None
+    assert graph.captured.lost == ("Unopened in the output is None: it cannot be taken apart",)
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(self.a(x))
+        return x + torch.randn_like(x) if self.training else x
+
+
+def test_what_only_training_does_is_said() -> None:
+    graph = as_graph(Noisy(), Inputs.of(torch.randn(2, 4)))
+    assert graph.captured.lost == (
+        "the model calls aten.randn_like.default in train mode only",
+        "the model calls aten.add.Tensor in train mode only",
+    )
+    x = torch.randn(2, 4)
+    assert not torch.equal(graph.train()(x), graph(x))
+
+
+class Writing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        y[:, :2].add_(1)
+        return y
+
+
+def test_writes_through_a_view() -> None:
+    model, x = Writing(), torch.randn(3, 4)
+    graph = as_graph(model, Inputs.of(torch.randn(2, 4)))
+    torch.testing.assert_close(graph(x), model(x))
+    assert "slice_scatter" in graph.captured.code
+    assert "stay as in eval()" in graph.captured.lost[0]
+
+
+class Regions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.a(x)
+        return self.b(x)
+
+
+def test_regions_are_put_in_line() -> None:
+    model, x = Regions(), torch.randn(3, 4)
+    graph = as_graph(model, Inputs.of(torch.randn(2, 4)))
+    torch.testing.assert_close(graph(x), model(x))
+    assert "wrap_with" not in graph.captured.code
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_copy_in_float64_and_one_on_the_meta_device(name: str) -> None:
+    _, graph, inputs = made(name)
+    graph.eval()
+    fed = inputs(2, 6)
+    wide, far = copy.deepcopy(graph).double(), copy.deepcopy(graph).to("meta")
+    answers = torch.utils._pytree.tree_leaves(fed.to(torch.float64).call(wide))
+    for answer, old in zip(answers, torch.utils._pytree.tree_leaves(fed.call(graph)), strict=True):
+        if isinstance(answer, Tensor):
+            torch.testing.assert_close(answer.float(), old)
+            assert answer.dtype == torch.float64
+    assert all(t.is_meta for t in torch.utils._pytree.tree_leaves(fed.to("meta").call(far)) if isinstance(t, Tensor))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_without_weights_gives_the_same_graph(name: str) -> None:
+    _, graph, inputs = made(name)
+    with torch.device("meta"):
+        hollow = MODELS[name][0]()
+    other = as_graph(hollow, inputs(2, 6), freedom_of(graph))
+    assert other.captured.code == graph.captured.code
+    assert freedom_of(other) == freedom_of(graph)
+    assert all(parameter.is_meta for parameter in hollow.parameters())
+    assert all(parameter.is_meta for parameter in other.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_recorded_op_by_op_and_its_ops_know_where_they_come_from(name: str) -> None:
+    model, graph, inputs = made(name)
+    program = recorded(graph, inputs(2, 6))
+    assert program is not None
+    tell_origins_(program, graph)
+    own = capture(model, inputs(2, 6))
+    places = {(str(n.target), own.where(n.name)) for n in own.calls if "linear" in n.name or "conv" in n.name}
+    ours = {(str(n.target), program.where(n.name)) for n in program.calls if "linear" in n.name or "conv" in n.name}
+    assert ours == places
+    assert len(graph.captured.origins) == len([n for n in program.calls if "getitem" not in n.name])
+
+
+@pytest.mark.parametrize("name", ["attention", "convolutions", "tied"])
+def test_torchscript_and_onnx(name: str, tmp_path: Path) -> None:
+    _, graph, inputs = made(name)
+    graph.eval()
+    example, fed = inputs(2, 6), inputs(3, 6)
+    traced = torch.jit.trace(graph, example.args, check_trace=False)
+    torch.testing.assert_close(fed.call(traced), fed.call(graph))
+    file = tmp_path / "graph.onnx"
+    (argument,) = graph.captured.signature.parameters
+    torch.onnx.export(
+        graph, example.args, file, dynamo=True, verbose=False, dynamic_shapes={argument: {0: torch.export.Dim.DYNAMIC}}
+    )
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {session.get_inputs()[0].name: fed.args[0].numpy()})
+    np.testing.assert_allclose(answer, fed.call(graph).detach().numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_parts_cannot_be_called_and_torchs_layers_lose_their_hooks() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4)))
+    model[0][0].register_forward_hook(lambda module, args, output: output * 2)
+    x = torch.randn(2, 4)
+    graph = as_graph(model, Inputs.of(x))
+    torch.testing.assert_close(graph(x), model(x))
+    linear = graph.get_submodule("0.0")
+    assert type(linear) is nn.Linear
+    assert not linear._forward_hooks
+    inner = as_graph(Answering(), Inputs((x, {"shift": x}), {}))
+    assert type(inner.get_submodule("a")) is nn.Linear
+    part = Part()
+    with pytest.raises(CaptureError, match="a part of a captured graph cannot be called alone"):
+        part(x)
+
+
+def test_a_model_that_refuses_its_inputs() -> None:
+    with pytest.raises(CaptureError, match="Linear does not accept the example inputs"):
+        as_graph(nn.Linear(4, 3), Inputs.of(torch.randn(2, 5)))
