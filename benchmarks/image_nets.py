@@ -176,22 +176,18 @@ TRANSFORMERS = (
 
 HYBRIDS = (
     _timm("CoaT", "coat_lite_tiny", 64, None, img_size=64, embed_dims=(32, 48, 64, 80), serial_depths=(1, 1, 1, 1)),
-    _timm("CoAtNet", "coatnet_pico_rw_224", 64, None, img_size=64),
     _timm("MaxViT", "maxvit_rmlp_pico_rw_256", 64, None, img_size=64, embed_dim=(32, 64), depths=(1, 1), stem_width=16,
           block_type=("M", "M")),
     _timm("BoTNet", "botnet26t_256", 64, None, img_size=64),
-    _timm("EdgeNeXt", "edgenext_xx_small"),
-    _timm("EfficientFormer v2", "efficientformerv2_s0", 64, None, img_size=64),
+    _timm("EdgeNeXt", "edgenext_xx_small", depths=(1, 1, 2, 1), dims=(24, 48, 64, 80)),
+    _timm("EfficientFormer v2", "efficientformerv2_s0", 64, None, img_size=64, depths=(1, 1, 2, 2), num_vit=1),
     _timm("EfficientViT of MIT", "efficientvit_b0"),
-    _timm("EfficientViT of MSRA", "efficientvit_m0", 64, None, img_size=64),
-    _timm("EfficientViM", "efficientvim_m1"),
-    _timm("FastViT", "fastvit_t8"),
-    _timm("RepViT", "repvit_m0_9"),
-    _timm("SHViT", "shvit_s1"),
-    _timm("Visformer", "visformer_tiny", 64, None, img_size=64),
-    _timm("MobileNet v4 hybrid", "mobilenetv4_hybrid_medium"),
+    _timm("EfficientViT of MSRA", "efficientvit_m0", 64, None, img_size=64, embed_dim=[32, 64, 96], depth=[1, 1, 1]),
+    _timm("EfficientViM", "efficientvim_m1", embed_dim=(32, 48, 64), depths=(1, 1, 1)),
+    _timm("FastViT", "fastvit_t8", layers=(1, 1, 1, 1), embed_dims=(24, 32, 48, 64), mlp_ratios=(2, 2, 2, 2),
+          token_mixers=("repmixer", "repmixer", "repmixer", "attention")),
     _timm_class("CAFormer", "metaformer.MetaFormer", make=_metaformer, kind="CAFormer"),
-    _timm("iFormer", "iformer_t"),
+    _timm("iFormer", "iformer_t", dims=(16, 32, 48, 64), depths=(1, 1, 4, 3)),
 )  # fmt: skip
 
 MIXERS = (
@@ -203,7 +199,7 @@ MIXERS = (
                 embed_dim=64, num_blocks=2),
     _timm_class("ConvMixer", "convmixer.ConvMixer", dim=64, depth=2),
     _timm("InceptionNeXt", "inception_next_atto"),
-    _timm("MambaOut", "mambaout_femto"),
+    _timm("MambaOut", "mambaout_femto", depths=(1, 1, 1, 1), dims=(32, 48, 64, 96)),
     _timm("StarNet", "starnet_s1"),
     _timm("Sequencer", "sequencer2d_s", 64, 96, layers=(1, 1), embed_dims=(32, 48), hidden_sizes=(16, 24),
           patch_sizes=(7, 2), mlp_ratios=(2.0, 2.0)),

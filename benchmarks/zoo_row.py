@@ -9,9 +9,10 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,11 @@ def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
         seconds[name] = round(time.perf_counter() - began, 2)
 
 
-def examined(architecture: Architecture) -> Iterator[dict[str, Any]]:
-    """Our columns of one row, as they are found; where a stage fails, `failed` and `stage` are the last ones."""
+def examined(architecture: Architecture, *, exports: bool = True) -> Iterator[dict[str, Any]]:
+    """Our columns of one row, as they are found; where a stage fails, `failed` and `stage` are the last ones.
+
+    Exports take most of the time: without them it is a second or two for a tiny net.
+    """
     seconds: dict[str, float] = {}
     yield {"net": architecture.net, "note": architecture.note, "stays": architecture.stays, "captured": False}
     try:
@@ -162,8 +166,9 @@ def examined(architecture: Architecture) -> Iterator[dict[str, Any]]:
         with _stage("shrink and judge", seconds):
             case = shrunk(architecture, masked)
         yield case.facts() | ({"failed": case.fault, "stage": "judge"} if case.fault else {})
-        with _stage("export", seconds):
-            yield {"exports": exported(architecture, case.result.model)}
+        if exports:
+            with _stage("export", seconds):
+                yield {"exports": exported(architecture, case.result.model)}
     except StageError as error:
         yield {"failed": str(error), "stage": error.stage}
     yield {"seconds": seconds}
@@ -207,7 +212,12 @@ def by_reason(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
     return dict(total.most_common())
 
 
-PARTS = {"ours": examined, "preparations": prepared, "peer": beside}
+PARTS: dict[str, Callable[[Architecture], Iterator[dict[str, Any]]]] = {
+    "ours": examined,
+    "quick": partial(examined, exports=False),
+    "preparations": prepared,
+    "peer": beside,
+}
 
 
 def one_part(part: str, name: str) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from surgery.coupling import Ledger, Orientation, Outer, Pin, Uniform, Use
+from surgery.coupling import Ledger, NormSite, NormUse, Orientation, Outer, Pin, Uniform, Use
 from surgery.known import Known, Memo
 from surgery.layout import Ids, Layout, Shape, covered, on_dim
 
@@ -47,7 +47,10 @@ class Call:
         ledger: Where ties, pins and uses are written.
         accounted: Id arrays that this call has used, pinned or the like; the engine checks that none is lost.
         tied: Pairs of id arrays that this call has tied: one side is no more lost than the other.
+        norm: Where the op averages for a norm that a cut can make up for, that norm.
     """
+
+    norm: NormSite | None = None
 
     def __init__(self, node: str, op: str, shapes: Sequence[Shape], ledger: Ledger) -> None:
         self.node, self.op, self.shapes, self.ledger = node, op, tuple(shapes), ledger
@@ -178,6 +181,15 @@ class Call:
             )
         )
         self.accounted.append(ids)
+
+    def normalize(self, operand: Value, dim: int) -> bool:
+        """Record that a norm averages over `dim`, where its gain and eps can make up for zeros that go."""
+        block = operand.layout.block_of(dim)
+        if self.norm is None or block is None or covered(block) != (dim,):
+            return False
+        self.use(operand, dim, block.reshape(1, -1))
+        self.ledger.norms.append(NormUse(self.norm, block.ravel()))
+        return True
 
     def outer(self, rows: Ids, columns: Ids, cells: Ids | None = None) -> Ids:
         """Units (new ones, if none are given), each there where its row and its column are; both are broadcast."""

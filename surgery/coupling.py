@@ -140,15 +140,36 @@ class Use:
 
 
 @dataclass(frozen=True)
-class NormUse:
-    """A root mean square over channels: dead zeros may go where its gain and its eps take up the new width.
+class NormSite:
+    """One root mean square norm.
 
     Attributes:
-        node: The op that averages.
-        ids: The channels, `[n]`.
+        node: The op that averages (`mean`, or `rms_norm` itself).
+        gain: The gain's name.
+        offset: What the code adds to the gain: 1 in `x * (1 + weight)`.
+        eps_node: The op that takes eps, and the name of its argument.
+        eps: Its value as the code has it; None stands for the dtype's own.
+        module: Path of the module that holds eps.
+        attribute: Its attribute.
+        value: The eps that is added.
     """
 
     node: str
+    gain: str
+    offset: int
+    eps_node: str
+    eps_argument: str
+    module: str
+    attribute: str
+    eps: float | None
+    value: float
+
+
+@dataclass(frozen=True)
+class NormUse:
+    """A root mean square over channels `[n]`: zeros may go where its gain and its eps take up the new width."""
+
+    site: NormSite
     ids: Ids
 
 

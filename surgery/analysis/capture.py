@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
 
 from surgery.analysis.inlining import inline_regions_
 from surgery.analysis.recording import opened, record
 from surgery.analysis.writes import aliasing_writes, written_roots
+from surgery.caches import is_cache
 from surgery.errors import CaptureError
 from surgery.inputs import Inputs
 from surgery.layout import Shape
@@ -177,12 +179,16 @@ def exported(model: nn.Module, inputs: Inputs) -> Program:
 
 @contextmanager
 def _dataclasses_opened(model: nn.Module) -> Iterator[None]:
-    """Inside, dataclasses in the model's output come as dicts: `torch.export` refuses those that it does not know."""
-    hook = model.register_forward_hook(lambda module, args, output: opened(output))
+    """Inside, dataclasses in the model's output come as dicts, caches not at all: `torch.export` knows neither."""
+    hook = model.register_forward_hook(lambda module, args, output: _without_caches(opened(output)))
     try:
         yield
     finally:
         hook.remove()
+
+
+def _without_caches(output: Any) -> Any:
+    return pytree.tree_map(lambda leaf: None if is_cache(leaf) else leaf, output, is_leaf=is_cache)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import surgery.rules  # noqa: F401  # fills the rule table
 from surgery.analysis.capture import Program, shapes_of
 from surgery.analysis.writes import written_argument
 from surgery.calls import Call, Value
-from surgery.coupling import UNUSED, Axis, Coupling, Ledger, LedgerError, Pin, Uniform
+from surgery.coupling import UNUSED, Axis, Coupling, Ledger, LedgerError, NormSite, Pin, Uniform
 from surgery.layout import Ids, Layout, covered, on_dim
 from surgery.registry import Rule, arguments, find_rule
 
@@ -20,10 +20,15 @@ Placed = Callable[[str, tuple[int, ...], Ledger], Layout]
 """How a parameter `(canonical name, shape)` gets its ids."""
 
 
-def couple(program: Program) -> Coupling:
-    """The coupling of a program: its channels, pins with reasons, rectangles and uses."""
+def couple(program: Program, norms: Mapping[str, NormSite] | None = None) -> Coupling:
+    """The coupling of a program: its channels, pins with reasons, rectangles and uses.
+
+    Args:
+        program: The program.
+        norms: Norms that a cut can make up for, by the node that averages (`norm_sites`).
+    """
     ledger = Ledger()
-    run(program, ledger, fresh_axes)
+    run(program, ledger, fresh_axes, norms=norms)
     _rectangles(ledger)
     return ledger.close()
 
@@ -39,8 +44,15 @@ def fresh_axes(name: str, shape: tuple[int, ...], ledger: Ledger) -> Layout:
     return Layout(shape, tuple(blocks))
 
 
-def run(program: Program, ledger: Ledger, place: Placed, call_type: type[Call] = Call) -> None:
+def run(
+    program: Program,
+    ledger: Ledger,
+    place: Placed,
+    call_type: type[Call] = Call,
+    norms: Mapping[str, NormSite] | None = None,
+) -> None:
     """Run the program's rules in order, writing into `ledger`."""
+    norms = norms or {}
     env: dict[fx.Node, Any] = {}
     parameters: dict[str, Layout] = {}
     for node in program.nodes:
@@ -49,7 +61,7 @@ def run(program: Program, ledger: Ledger, place: Placed, call_type: type[Call] =
         elif node.op == "output":
             _pin_outputs(node, env, ledger)
         elif node.op == "call_function":
-            env[node] = _step(node, env, ledger, call_type)
+            env[node] = _step(node, env, ledger, call_type, norms.get(node.name))
             written = written_argument(node)
             if written is not None and isinstance(env[node], Value):
                 env[written] = env[node]
@@ -78,12 +90,13 @@ def _placeholder(
     return Value(node.name, layout, name, settled=name is not None)
 
 
-def _step(node: fx.Node, env: dict[fx.Node, Any], ledger: Ledger, call_type: type[Call]) -> Any:
+def _step(node: fx.Node, env: dict[fx.Node, Any], ledger: Ledger, call_type: type[Call], norm: NormSite | None) -> Any:
     """One op: its rule's answer, checked for ids that got lost."""
     bound = fx.map_arg(arguments(node.target, node.args, node.kwargs), env.get)
     shapes = shapes_of(node)
     operands = _values(bound)
     call = call_type(node.name, _op_name(node), shapes or ((),), ledger)
+    call.norm = norm
     rule = find_rule(node.target)
     if rule is None:
         answer = _unruled(call, operands, shapes)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from surgery.analysis.capture import Program
+from surgery.analysis.graph_calls import AS_PYTHON
 from surgery.analysis.graph_trees import Tree, by_name, names, put_together, same, taken_apart
 from surgery.errors import CaptureError, InputError
 
@@ -101,7 +102,7 @@ class Captured:
     def function(self) -> Callable[..., Any]:
         """The graph as a function of the module and its input tensors."""
         if self.compiled is None:
-            code = self.graph.python_code("self")
+            code = _python(self.graph)
             file = f"<graph {next(_NUMBERS)}>"
             linecache.cache[file] = (len(code.src), None, code.src.splitlines(keepends=True), file)
             made = dict(code.globals)
@@ -109,6 +110,19 @@ class Captured:
             self.compiled = made["forward"]
         assert self.compiled is not None, "compiled above"
         return self.compiled
+
+
+def _python(graph: fx.Graph) -> Any:
+    """The graph as code in which ops that take sizes are called as Python code calls them."""
+    swapped = [(node, node.target) for node in graph.nodes if node.target in AS_PYTHON]
+    for node, target in swapped:
+        if "implicit" not in node.kwargs:
+            node.target = AS_PYTHON[target]
+    try:
+        return graph.python_code("self")
+    finally:
+        for node, target in swapped:
+            node.target = target
 
 
 class GraphModel(nn.Module):

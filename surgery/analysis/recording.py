@@ -24,6 +24,7 @@ from torch.utils import _pytree as pytree
 
 from surgery.analysis.keeping import UnsureError, attributes_kept
 from surgery.analysis.places import Places, called
+from surgery.caches import is_cache
 from surgery.inputs import Inputs
 
 SILENT = "profiler::"
@@ -196,7 +197,7 @@ class _Tape:
 
     def close(self, answer: Any) -> Recording:
         """Write the output."""
-        leaves = pytree.tree_leaves(opened(answer))
+        leaves = [leaf for leaf in pytree.tree_leaves(opened(answer), is_leaf=is_cache) if not is_cache(leaf)]
         for leaf in leaves:
             if not isinstance(leaf, Tensor | int | float | complex | str | None):
                 raise UnsureError(f"an output of type {type(leaf).__name__}")

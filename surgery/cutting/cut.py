@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from surgery.cutting.modules import correct_numbers_
 from surgery.cutting.repair import set_
-from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold
+from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold, Scale
 from surgery.errors import PlanError
 from surgery.pieces import AT_ONCE
 
@@ -36,6 +36,8 @@ def cut_(model: nn.Module, cuts: Cuts) -> nn.Module:
             carry_(tensors[carry.weight], carry)
         for fold in cuts.folds:
             fold_(model, fold)
+        for scale in cuts.scales:
+            scale_(tensors[scale.name], scale)
         _gather_all_(model, cuts)
     for edit in cuts.edits:
         set_(model, edit)
@@ -79,6 +81,19 @@ def carry_(weight: Tensor, carry: Carry) -> None:
     added = (group.index_select(dim, take).to(torch.float64) * ratio.reshape(shape)).sum(dim)
     target = group.select(dim, carry.onto % per_group)
     target.copy_((target.to(torch.float64) + added).to(weight.dtype))
+
+
+def scale_(tensor: Tensor, scale: Scale) -> None:
+    """Multiply (some positions of) a tensor, in float64 and cast once; it gets new memory."""
+    if tensor.is_meta:
+        return
+    old = tensor.data
+    new = ((old.to(torch.float64) + scale.offset) * scale.factor - scale.offset).to(old.dtype)
+    if scale.positions is not None:
+        chosen = torch.zeros(old.shape[scale.dim], dtype=torch.bool, device=old.device)
+        chosen[torch.tensor(scale.positions, device=old.device)] = True
+        new = torch.where(chosen.reshape([-1 if d == scale.dim else 1 for d in range(old.dim())]), new, old)
+    tensor.data = new
 
 
 def _gather_all_(model: nn.Module, cuts: Cuts) -> None:

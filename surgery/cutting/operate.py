@@ -18,6 +18,7 @@ from surgery.cutting.twins import hollow_copy, sharing_copy
 from surgery.deciding.build import build
 from surgery.deciding.cuts import Cuts
 from surgery.deciding.dead import decide, needs_fold
+from surgery.deciding.rescaling import unscalable
 from surgery.deciding.study import Study
 from surgery.layout import Bools, Ids, Layout, covered
 
@@ -66,6 +67,7 @@ def operate(
     while True:
         decision = decide(study.case, allowed=allowed, round_to=round_to, kept=staying)
         unequal = uneven(study.model, study.program, study.coupling, decision.alive, tries.evened)
+        unequal = unequal or unscalable(study.program, study.coupling, decision.alive)
         if unequal is not None:
             staying.append(unequal)
             continue

@@ -7,6 +7,7 @@ its row; a stale slice bound, a literal size or a scale that followed a repaired
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,7 @@ from surgery.calls import Call
 from surgery.coupling import Axis, Coupling, Ledger, LedgerError
 from surgery.cutting.repair import shrunk
 from surgery.deciding.cuts import Cuts
+from surgery.deciding.rescaling import narrowed
 from surgery.errors import CaptureError
 from surgery.inputs import Inputs
 from surgery.layout import Bools, Ids, Layout, distinct, on_dim, survivors
@@ -120,11 +122,13 @@ def compare(program: Program, coupling: Coupling, alive: Bools, cuts: Cuts, afte
             path = fold.bias.rpartition(".")[0]
             nodes = tuple(n.name for n in program.calls if program.module_of(n.name) == path)
             return Mismatch(nodes, path, "it does not read the bias that was made for a constant", fold.bias)
+    settings = _planned_settings(coupling, alive)
     before_nodes = _without_idle(program, after, coupling, alive)
     for old, new in zip(before_nodes, after.calls, strict=False):
         if old.target != new.target and not (new.target is ALIAS and old.target is SLICE):
             return _mismatch(program, old, f"{old.target} became {new.target}")
-        if old.target == new.target and (difference := _settings_differ(old, new)) is not None:
+        planned = settings.get(old.name, {})
+        if old.target == new.target and (difference := _settings_differ(old, new, planned)) is not None:
             return _mismatch(program, old, difference)
     if len(before_nodes) != len(after.calls):
         return _mismatch(program, before_nodes[-1], f"{len(before_nodes)} ops became {len(after.calls)}")
@@ -188,13 +192,24 @@ def _mismatch(program: Program, node: fx.Node, fact: str) -> Mismatch:
     return Mismatch(names, program.module_of(node.name), fact)
 
 
-def _settings_differ(old: fx.Node, new: fx.Node) -> str | None:
+def _planned_settings(coupling: Coupling, alive: Bools) -> dict[str, dict[str, float]]:
+    """By node, scalar arguments that the plan changes: the eps of norms."""
+    found: dict[str, dict[str, float]] = {}
+    for use in coupling.norms:
+        before, after = narrowed(use, coupling, alive)
+        if before != after:
+            found[use.site.eps_node] = {use.site.eps_argument: use.site.value * before / after}
+    return found
+
+
+def _settings_differ(old: fx.Node, new: fx.Node, planned: Mapping[str, float]) -> str | None:
     """A scalar argument that is no size and changed all the same."""
     rule = find_rule(old.target)
     sizes = rule.sizes if rule is not None else frozenset()
     before, after = (arguments(n.target, n.args, n.kwargs) for n in (old, new))
     for name, value in before.items():
-        if name not in sizes and not _same(value, after.get(name)):
+        wanted = planned.get(name, value)
+        if name not in sizes and not _same(wanted, after.get(name)):
             return f"{name} was {value} and is {after.get(name)}"
     return None
 
@@ -228,7 +243,8 @@ def _ids_differ(
         return Layout(shape, tuple(blocks))
 
     try:
-        run(after, ledger, place, _Rechecked)
+        sites = {use.site.node: use.site for use in coupling.norms}
+        run(after, ledger, place, _Rechecked, {n: sites[old.name] for n, old in twin.items() if old.name in sites})
     except (_DiffersError, ValueError, IndexError) as error:
         done = [twin[name] for name in ledger.layouts if name in twin]
         at = done[-1] if done else next(iter(twin.values()))

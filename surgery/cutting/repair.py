@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from surgery.analysis.capture import Program
 from surgery.coupling import Coupling
 from surgery.deciding.cuts import Edit
+from surgery.deciding.rescaling import narrowed
 from surgery.errors import PlanError
 from surgery.layout import Bools, Ids, Layout, Shape, covered, survivors
 from surgery.registry import arguments, find_rule
@@ -89,6 +90,7 @@ def find_edits(
         *_conv_groups(model, program, coupling, alive),
         *_bare_norms(model, program, coupling, alive_ids),
         *_copies(model, program, coupling, alive_ids),
+        *_eps(coupling, alive),
     ):
         if edit.module in banned:
             continue
@@ -175,6 +177,15 @@ ELSEWHERE = re.compile(
     "rep|group|ratio|times|idx|index|_id$|depth|stage|stride|pad|dilat|kernel|window|seq|len|patch|grid"
 )
 """Names of numbers that count no channels, though they may equal their number."""
+
+
+def _eps(coupling: Coupling, alive: Bools) -> Iterator[Edit]:
+    """The eps of norms that became narrower."""
+    for use in coupling.norms:
+        before, after = narrowed(use, coupling, alive)
+        if before != after:
+            yield Edit(use.site.module, use.site.attribute, use.site.eps, use.site.value * before / after)
+
 
 SHARING = re.compile("rep|group|ratio|times")
 """What the number of query heads to a key head is called."""

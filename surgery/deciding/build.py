@@ -16,6 +16,7 @@ from surgery.coupling import Axis, Coupling
 from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold, Zeros, checksum
 from surgery.deciding.dead import Carrier, Decision, needs_fold
 from surgery.deciding.reads import Reading
+from surgery.deciding.rescaling import rescaled
 from surgery.deciding.stranded import group_cuts
 from surgery.layout import Bools, Ids
 from surgery.pieces import pieces
@@ -53,6 +54,7 @@ def build(
         axes=tuple(_axis_cut(program, coupling, decision, axis, seen) for axis in coupling.axes.values()),
         folds=tuple(folds),
         carries=tuple(carries),
+        scales=rescaled(program, coupling, decision.alive),
         zeros=zeros,
         groups=tuple(group_cuts(program, coupling, readings, decision, producers)),
         reasons=tuple(decision.reasons),

@@ -75,6 +75,20 @@ class Carry:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """A tensor is multiplied: `w = (w + offset) * factor - offset`, at some positions of a dim or (None) at all.
+
+    It keeps what a norm or an attention computes where its width, which it divides by, is another now.
+    """
+
+    name: str
+    factor: float
+    offset: int = 0
+    dim: int = 0
+    positions: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Zeros:
     """Positions along one dim of a tensor that masking sets to zero."""
 
@@ -90,8 +104,8 @@ class Edit:
 
     module: str
     attribute: str
-    old: int
-    new: int
+    old: int | float | None
+    new: int | float
     index: int | None = None
 
 
@@ -129,7 +143,7 @@ class Cuts:
 
     Attributes:
         axes: What stays of every tensor dim (also of those that stay whole, so that they can be explained).
-        folds, carries: Writes to what stays, done before the cut.
+        folds, carries, scales: Writes to what stays, done before the cut.
         zeros: What `mask` zeroes so that the channels are dead.
         edits: Sizes that the model's own code keeps as attributes.
         groups: The same by group, for people.
@@ -142,6 +156,7 @@ class Cuts:
     axes: tuple[AxisCut, ...]
     folds: tuple[Fold, ...] = ()
     carries: tuple[Carry, ...] = ()
+    scales: tuple[Scale, ...] = ()
     zeros: tuple[Zeros, ...] = ()
     edits: tuple[Edit, ...] = ()
     groups: tuple[GroupCut, ...] = ()

@@ -11,6 +11,7 @@ from torch import nn
 from surgery.analysis.capture import Program, capture
 from surgery.analysis.constants import Constants, constants
 from surgery.analysis.couple import couple
+from surgery.analysis.norms import norm_sites
 from surgery.coupling import Coupling
 from surgery.deciding.dead import Case
 from surgery.deciding.reads import Reading, arriving, readings
@@ -41,7 +42,7 @@ class Study:
             raise InputError(f"{type(model).__name__} has {kind}", "pass a model with weights to cut")
         program = capture(model, inputs)
         _refuse_random(program)
-        return Study(model, inputs, program, couple(program))
+        return Study(model, inputs, program, couple(program, norm_sites(model, program)))
 
     def with_weights_of(self, model: nn.Module) -> Study:
         """The same study for a model of the same shapes with other weights; nothing is captured again."""

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from surgery.caches import is_cache
+
 
 @dataclass(frozen=True, eq=False)
 class Output:
@@ -52,6 +54,9 @@ class Output:
                     return "float"
                 exact[path] = tensor
                 return "bool" if tensor.dtype == torch.bool else "integer"
+            if is_cache(value):
+                opaque[path] = kind
+                return kind
             if (children := _children(value)) is not None:
                 return f"{kind}({', '.join(f'{name}: {visit(child, path + name)}' for name, child in children)})"
             equality: object = type(value).__eq__

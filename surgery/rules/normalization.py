@@ -135,9 +135,11 @@ def layer_norm(
     return _mixed_last(call, input, normalized_shape, [weight, bias])
 
 
-@rule("aten.rms_norm.default")
+@rule("aten.rms_norm.default", sizes=("normalized_shape",))
 def rms_norm(call: Call, input: Value, normalized_shape: list[int], weight: Value | None, **_: Any) -> Layout:
-    """x [..., n], weight [n]: averages over the last dims, which therefore stay."""
+    """x [..., n], weight [n]: averages over the last dims, of which only zeros may go, made up for in weight and eps."""
+    if len(normalized_shape) == 1 and weight is not None and call.normalize(input, input.layout.rank - 1):
+        return merge(call, [input.layout, weight.layout], call.shape)
     return _mixed_last(call, input, normalized_shape, [weight])
 
 
@@ -150,8 +152,17 @@ def _mixed_last(call: Call, input: Value, normalized_shape: list[int], others: l
     return Layout(call.shape, layout.blocks)
 
 
-@layer_norm.known
 @rms_norm.known
+def _known_rms_norm(
+    call: KnownCall, input: Known, normalized_shape: list[int], weight: Known | None, **_: Any
+) -> Known:
+    """Zeros stay zero."""
+    known: Known = _known_layer_norm(call, input, normalized_shape, weight)
+    zero = ~input.varies & (input.value == 0)
+    return Known(known.shape, torch.where(zero, 0.0, known.value), known.varies & ~zero)
+
+
+@layer_norm.known
 def _known_layer_norm(
     call: KnownCall,
     input: Known,

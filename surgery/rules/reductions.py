@@ -82,7 +82,10 @@ def sum_(call: Call, input: Value, dim: Any = None, keepdim: bool = False, **_: 
 def reduction(call: Call, input: Value, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
     """Over space or tokens: channels pass. Over channels: each counts, so none may go."""
     dims = _dims(dim, input.layout.rank)
-    layout = call.hold(input.layout, dims, f"{call.name} runs over this axis")
+    layout = input.layout
+    if len(dims) == 1 and call.normalize(input, dims[0]):
+        layout = Layout(layout.shape, tuple(b for b in layout.blocks if b.shape[dims[0]] == 1))
+    layout = call.hold(layout, dims, f"{call.name} runs over this axis")
     return _without(layout, dims, call, keepdim)
 
 

@@ -1,0 +1,145 @@
+"""Root mean squares over channels, whether one op or written out: where zeros may go, since gain and eps can make up.
+
+`y = x · rsqrt(sum(x²) / n + eps) · gain`. With n′ channels left, the others zero, `gain · sqrt(n / n′)` and
+`eps · n / n′`
+give the same y. So what is needed is a gain that is a parameter of its own, and the attribute that holds eps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from surgery.analysis.capture import Program
+from surgery.coupling import NormSite
+from surgery.registry import arguments
+
+A = torch.ops.aten
+CASTS = (A.to.dtype, A._to_copy.default, A.type_as.default, A.contiguous.default, A.clone.default, A.to.dtype_layout)
+
+
+def norm_sites(model: nn.Module, program: Program) -> dict[str, NormSite]:
+    """The norms of a program that a cut can make up for, by the op that averages.
+
+    A gain that anything else reads, too, is none of them.
+    """
+    found = [site for node in program.calls if (site := _site(model, program, node)) is not None]
+    readers: dict[str, int] = {}
+    for site in found:
+        readers[site.gain] = readers.get(site.gain, 0) + 1
+    return {site.node: site for site in found if _users(program, site.gain) == readers[site.gain]}
+
+
+def _users(program: Program, name: str) -> int:
+    return sum(len(program.by_name[place].users) for place, other in program.parameters.items() if other == name)
+
+
+def _site(model: nn.Module, program: Program, node: fx.Node) -> NormSite | None:
+    if node.target is A.rms_norm.default:
+        bound = arguments(node.target, node.args, node.kwargs)
+        weight, eps = bound["weight"], bound["eps"]
+        if not isinstance(weight, fx.Node) or weight.name not in program.parameters:
+            return None
+        value = eps if eps is not None else float(torch.finfo(node.meta["val"].dtype).eps)
+        return _with_eps(model, program, node.name, weight.name, 0, node.name, "eps", eps, value)
+    return _written_out(model, program, node) if node.target is A.mean.dim else None
+
+
+def _written_out(model: nn.Module, program: Program, mean: fx.Node) -> NormSite | None:
+    """`x.pow(2).mean(-1, keepdim=True)`, `rsqrt(it + eps)`, `x * it`, `* weight`, with casts between."""
+    bound = arguments(mean.target, mean.args, mean.kwargs)
+    square, rank = bound["input"], mean.meta["val"].dim()
+    if not bound["keepdim"] or [d % rank for d in bound["dim"] or []] != [rank - 1]:
+        return None
+    source = _squared(square)
+    added = _only_user(mean)
+    if source is None or added is None or added.target is not A.add.Tensor:
+        return None
+    eps = next((a for a in added.args if isinstance(a, float)), None)
+    root = _only_user(added)
+    if eps is None or root is None or root.target not in (A.rsqrt.default, A.pow.Tensor_Scalar):
+        return None
+    if root.target is A.pow.Tensor_Scalar and root.args[1] != -0.5:
+        return None
+    scaled = _only_user(root)
+    if scaled is None or scaled.target is not A.mul.Tensor or not any(_same(a, source) for a in scaled.args):
+        return None
+    found = _gain(program, scaled)
+    if found is None:
+        return None
+    gain, offset = found
+    return _with_eps(model, program, mean.name, gain, offset, added.name, "other", eps, eps)
+
+
+def _squared(node: fx.Node) -> fx.Node | None:
+    """x of `x.pow(2)`, `x * x` or `square(x)`."""
+    if node.target is A.pow.Tensor_Scalar and node.args[1] == 2:
+        return node.args[0] if isinstance(node.args[0], fx.Node) else None
+    if node.target is A.mul.Tensor and node.args[0] is node.args[1]:
+        return node.args[0] if isinstance(node.args[0], fx.Node) else None
+    return node.args[0] if node.target is A.square.default and isinstance(node.args[0], fx.Node) else None
+
+
+def _same(argument: Any, source: fx.Node) -> bool:
+    """Whether an operand is the source, but for casts on either side."""
+    return isinstance(argument, fx.Node) and _uncast(argument) is _uncast(source)
+
+
+def _uncast(node: fx.Node) -> fx.Node:
+    while node.target in CASTS and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    """The one op that reads this one."""
+    users = list(node.users)
+    return users[0] if len(users) == 1 else None
+
+
+def _gain(program: Program, scaled: fx.Node) -> tuple[str, int] | None:
+    """The placeholder of the gain that the normalised value is multiplied by, and what is added to it before."""
+    node: fx.Node | None = scaled
+    while node is not None and (node is scaled or node.target in CASTS):
+        node = _only_user(node)
+    if node is None or node.target is not A.mul.Tensor:
+        return None
+    for argument in node.args:
+        if not isinstance(argument, fx.Node):
+            continue
+        factor, offset = _uncast(argument), 0
+        if factor.target is A.add.Tensor and 1 in factor.args:
+            inner = next((a for a in factor.args if isinstance(a, fx.Node)), None)
+            factor, offset = (_uncast(inner), 1) if inner is not None else (factor, 0)
+        if factor.name in program.parameters and len(factor.users) == 1:
+            return factor.name, offset
+    return None
+
+
+def _with_eps(
+    model: nn.Module,
+    program: Program,
+    node: str,
+    gain: str,
+    offset: int,
+    eps_node: str,
+    argument: str,
+    eps: float | None,
+    value: float,
+) -> NormSite | None:
+    """The site with the attribute that holds its eps, looked for in the op's own module; None where there is none."""
+    path = program.module_of(eps_node)
+    for attribute, held in _floats(model.get_submodule(path)):
+        if "eps" in attribute and held == eps:
+            name = program.parameters[gain]
+            return NormSite(node, name, offset, eps_node, argument, path, attribute, eps, value)
+    return None
+
+
+def _floats(module: nn.Module) -> Iterator[tuple[str, float | None]]:
+    for attribute, value in vars(module).items():
+        if value is None or isinstance(value, float):
+            yield attribute, value

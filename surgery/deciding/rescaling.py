@@ -1,0 +1,104 @@
+"""Where a width that the code divides by becomes another: what has to be multiplied so that nothing else changes.
+
+A root mean square norm of n channels, all but n' of them zero, keeps its values with `gain * sqrt(n / n')` and
+`eps * n / n'`. Attention without an explicit scale divides by the root of its queries' width d: with d' left, the
+queries
+are made `sqrt(d' / d)` as large, in the layer that they come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from surgery.analysis.capture import Program
+from surgery.coupling import Coupling, NormUse, ScaledUse
+from surgery.deciding.cuts import Scale
+from surgery.layout import Bools, Ids, Layout
+
+MAKING = ("aten.linear", "aten.addmm", "aten.conv", "aten.mm", "aten.matmul")
+MOVING = (
+    "view reshape _unsafe_view permute transpose unbind select slice split split_with_sizes chunk squeeze unsqueeze clone "
+    "contiguous flatten unflatten alias t"
+).split()
+
+
+def narrowed(use: NormUse, coupling: Coupling, alive: Bools) -> tuple[int, int]:
+    """The width of a norm before and after."""
+    return use.ids.size, int(np.count_nonzero(alive[coupling.channel_of[use.ids]]))
+
+
+def rescaled(program: Program, coupling: Coupling, alive: Bools) -> tuple[Scale, ...]:
+    """Every multiplication that a decision asks for."""
+    found: dict[str, Scale] = {}
+    for use in coupling.norms:
+        before, after = narrowed(use, coupling, alive)
+        if before != after:
+            found[use.site.gain] = Scale(use.site.gain, math.sqrt(before / after), use.site.offset)
+    for attention in coupling.scaled:
+        before, after = _widths(attention, coupling, alive)
+        if before != after:
+            for scale in _of_queries(program, coupling, attention, math.sqrt(after / before)) or ():
+                found[scale.name] = scale
+    return tuple(found.values())
+
+
+def unscalable(program: Program, coupling: Coupling, alive: Bools) -> tuple[Ids, str] | None:
+    """Channels to keep since their attention's scale could not be made up for, with the reason; None where all can."""
+    for attention in coupling.scaled:
+        before, after = _widths(attention, coupling, alive)
+        if before == after or _of_queries(program, coupling, attention, 1.0) is not None:
+            continue
+        channels = coupling.channel_of[attention.ids]
+        here = alive[channels]
+        partly = channels[~here & here.any(1, keepdims=True)]
+        where = program.where(attention.node)
+        return partly, f"kept, for {where} divides by the root of its width, and its queries come from no layer alone"
+    return None
+
+
+def _widths(attention: ScaledUse, coupling: Coupling, alive: Bools) -> tuple[int, int]:
+    here = alive[coupling.channel_of[attention.ids]].sum(1)
+    return attention.ids.shape[1], int(here.max(initial=0)) or attention.ids.shape[1]
+
+
+def _of_queries(program: Program, coupling: Coupling, attention: ScaledUse, factor: float) -> list[Scale] | None:
+    """The rows of the layer that makes the queries, where nothing else reads them; None where that is not sure."""
+    ids = np.unique(attention.ids)
+    scales = []
+    for (name, dim), axis in coupling.axes.items():
+        if axis.ids.ndim != 1:
+            continue
+        positions = np.flatnonzero(np.isin(axis.ids, ids))
+        if positions.size:
+            readers = [user for place in _places(program, name) for user in program.by_name[place].users]
+            if len(readers) != 1 or not str(readers[0].target).startswith(MAKING):
+                return None
+            scales.append(Scale(name, factor, 0, dim, tuple(positions.tolist())))
+    if not scales or not all(_harmless(program, name, attention) for name in _holding(coupling, ids)):
+        return None
+    return scales
+
+
+def _places(program: Program, name: str) -> list[str]:
+    return [place for place, other in program.parameters.items() if other == name]
+
+
+def _holding(coupling: Coupling, ids: Ids) -> Iterator[str]:
+    """Nodes in whose values these units lie."""
+    for node, value in coupling.layouts.items():
+        for layout in value if isinstance(value, tuple) else (value,):
+            if isinstance(layout, Layout) and any(np.isin(ids[:1], block).any() for block in layout.blocks):
+                yield node
+
+
+def _harmless(program: Program, name: str, attention: ScaledUse) -> bool:
+    """Whether a node makes the queries, or hands them on as they are, to nobody but their attention."""
+    node = program.by_name[name]
+    if node.op == "placeholder":
+        return name in program.parameters
+    moving = str(node.target).split(".")[1:2] in [[op] for op in MOVING] or "getitem" in str(node.target)
+    making = str(node.target).startswith(MAKING)
+    return node.name == attention.node or moving or making
