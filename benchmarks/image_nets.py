@@ -184,10 +184,10 @@ HYBRIDS = (
     _timm("EfficientViT of MIT", "efficientvit_b0"),
     _timm("EfficientViT of MSRA", "efficientvit_m0", 64, None, img_size=64, embed_dim=[32, 64, 96], depth=[1, 1, 1]),
     _timm("EfficientViM", "efficientvim_m1", embed_dim=(32, 48, 64), depths=(1, 1, 1)),
-    _timm("FastViT", "fastvit_t8", layers=(1, 1, 1, 1), embed_dims=(24, 32, 48, 64), mlp_ratios=(2, 2, 2, 2),
+    _timm("FastViT", "fastvit_t8", layers=(1, 1, 1, 1), embed_dims=(24, 48, 96, 192), mlp_ratios=(2, 2, 2, 2),
           token_mixers=("repmixer", "repmixer", "repmixer", "attention")),
     _timm_class("CAFormer", "metaformer.MetaFormer", make=_metaformer, kind="CAFormer"),
-    _timm("iFormer", "iformer_t", dims=(16, 32, 48, 64), depths=(1, 1, 4, 3)),
+    _timm("iFormer", "iformer_t", dims=(16, 32, 48, 64), depths=(1, 1, 3, 3), attn_groups=(0, 0, 1, 1)),
 )  # fmt: skip
 
 MIXERS = (

@@ -161,7 +161,7 @@ class Call:
         bias: Value | None = None,
         borders: bool = False,
         partner: tuple[str, tuple[int, ...]] | None = None,
-        part: tuple[int, int] | None = None,
+        part: tuple[int, tuple[int, ...]] | None = None,
     ) -> None:
         """Record that `operand`'s channels `ids` `[conv_groups, n]` along `dims` are consumed here (see `Use`)."""
         self.ledger.uses.append(

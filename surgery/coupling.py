@@ -117,7 +117,7 @@ class Use:
         bias: The bias' node, or None.
         borders: Whether a constant other than zero meets a border here (zero padding, transposed kernels).
         partner: Where two activations are contracted, the other one's node and dims: what is zero in it is not read.
-        part: Which output of the operand's node, and which position of its dim 0 (a layer's hidden state).
+        part: Which output of the operand's node, and which positions of its dim 0 (the hidden states of layers).
     """
 
     node: str
@@ -131,7 +131,7 @@ class Use:
     bias: str | None = None
     borders: bool = False
     partner: tuple[str, tuple[int, ...]] | None = None
-    part: tuple[int, int] | None = None
+    part: tuple[int, tuple[int, ...]] | None = None
 
     @property
     def weight_dims(self) -> tuple[int, int]:

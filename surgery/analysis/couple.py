@@ -109,7 +109,7 @@ def _step(node: fx.Node, env: dict[fx.Node, Any], ledger: Ledger, call_type: typ
             answer = _unruled(call, operands, shapes, f"the rule for {call.op} failed: {type(error).__name__}: {error}")
         else:
             _conserve(call, rule, operands, answer)
-    settled = bool(operands) and all(value.settled for value in operands)
+    settled = all(value.settled for value in operands)
     return _named(node, answer, ledger, settled)
 
 

@@ -169,7 +169,9 @@ def _exported(model: nn.Module, inputs: Inputs, dims: Dims) -> Export:
     values = _input_values(program)
     fixed = _fixed(values, names(call))
     example = tuple(tuple(int(s) for s in leaf.shape) for leaf in leaves)
-    guards = Guards(conditions, frozenset(), example)
+    numbers = [(i, d, _number(s)) for i, value in enumerate(values) for d, s in enumerate(value.shape)]
+    settled = tuple(f"s[{i}][{d}] == {number}" for i, d, number in numbers if number is not None)
+    guards = Guards(tuple(dict.fromkeys((*settled, *conditions))), frozenset(), example)
     for node in program.graph.nodes:
         plain_places_(node)
     dropped = tuple(flat.told.dropped)

@@ -26,5 +26,8 @@ def correct_numbers_(model: nn.Module) -> None:
             module.num_features = known[0] if known else module.num_features
         elif isinstance(module, nn.PReLU):
             module.num_parameters = module.weight.numel()
+        elif isinstance(module, nn.RNNBase) and not module.proj_size:
+            module.input_size, module.hidden_size = module.weight_ih_l0.shape[1], module.weight_hh_l0.shape[1]
+            module.flatten_parameters()
         elif isinstance(module, nn.Embedding):
             module.num_embeddings, module.embedding_dim = module.weight.shape

@@ -206,6 +206,7 @@ def _settings_differ(old: fx.Node, new: fx.Node, planned: Mapping[str, float]) -
     """A scalar argument that is no size and changed all the same."""
     rule = find_rule(old.target)
     sizes = rule.sizes if rule is not None else frozenset()
+    sizes = sizes if old.all_input_nodes else sizes | {"size"}  # `torch.zeros(layers, b, hidden)`
     before, after = (arguments(n.target, n.args, n.kwargs) for n in (old, new))
     for name, value in before.items():
         wanted = planned.get(name, value)
@@ -252,6 +253,8 @@ def _ids_differ(
     channel = np.concatenate([coupling.channel_of, np.full(ledger.n_ids - coupling.channel_of.size, -1)])
     kin = _Kin(coupling, channel)
     for name, node in twin.items():
+        if not node.all_input_nodes:  # a fresh tensor is as large as it is asked to be: see where it meets others
+            continue
         if (
             fact := _layouts_differ(coupling.layouts.get(node.name), ledger.layouts.get(name), kin, alive_ids)
         ) is not None:

@@ -117,13 +117,16 @@ def arriving(known: Constants, use: Use) -> tuple[Floats, Bools]:
     if use.operand is None:
         return np.zeros(use.ids.shape), np.zeros(use.ids.shape, bool)
     operand = known.known[use.operand]
-    if use.part is not None:
-        output, position = use.part
-        layer: Known = operand[output]
-        operand = layer.held(0).map(lambda array: array.narrow(0, position, 1), (1, *layer.shape[1:]))
-    value, constant = operand.along(*use.dims)
+    pieces = [operand] if use.part is None else [_layer(operand[use.part[0]], place) for place in use.part[1]]
+    found = [piece.along(*use.dims) for piece in pieces]
+    value, constant = (torch.cat(sides) if len(sides) > 1 else sides[0] for sides in zip(*found, strict=True))
     shape = use.ids.shape
     return value.detach().to("cpu", torch.float64).numpy().reshape(shape), constant.numpy().reshape(shape)
+
+
+def _layer(states: Known, place: int) -> Known:
+    """One layer's hidden state of all of them, `[1, b, h]`."""
+    return states.held(0).map(lambda array: array.narrow(0, place, 1), (1, *states.shape[1:]))
 
 
 def _zero_in_partner(known: Constants, partner: tuple[str, tuple[int, ...]], shape: tuple[int, ...]) -> Bools:

@@ -20,8 +20,8 @@ from surgery.layout import Bools, Ids, Layout
 
 MAKING = ("aten.linear", "aten.addmm", "aten.conv", "aten.mm", "aten.matmul")
 MOVING = (
-    "view reshape _unsafe_view permute transpose unbind select slice split split_with_sizes chunk squeeze unsqueeze clone "
-    "contiguous flatten unflatten alias t"
+    "view reshape _unsafe_view permute transpose unbind select slice split split_with_sizes chunk squeeze unsqueeze "
+    "clone contiguous flatten unflatten alias t"
 ).split()
 
 

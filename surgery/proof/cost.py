@@ -106,9 +106,22 @@ def _count_macs(model: nn.Module, inputs: Inputs) -> tuple[int, str]:
 
 def _counted(model: nn.Module, inputs: Inputs) -> int:
     """Half the flops of one call."""
-    with resting(model), FlopCounterMode(display=False, custom_mapping=EXTRA_FLOPS) as counter:
+    with resting(model), _untracked(model), FlopCounterMode(display=False, custom_mapping=EXTRA_FLOPS) as counter:
         inputs.call(model)
     return int(counter.get_total_flops()) // 2
+
+
+@contextmanager
+def _untracked(model: nn.Module) -> Iterator[None]:
+    """Inside, no parameter asks for gradients: the counter fails on one that is handed to a module as an input."""
+    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in asking:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def layer_norm(
 
 @rule("aten.rms_norm.default", sizes=("normalized_shape",))
 def rms_norm(call: Call, input: Value, normalized_shape: list[int], weight: Value | None, **_: Any) -> Layout:
-    """x [..., n], weight [n]: averages over the last dims, of which only zeros may go, made up for in weight and eps."""
+    """x [..., n], weight [n]: averages over the last dims, of which zeros may go, made up for in weight and eps."""
     if len(normalized_shape) == 1 and weight is not None and call.normalize(input, input.layout.rank - 1):
         return merge(call, [input.layout, weight.layout], call.shape)
     return _mixed_last(call, input, normalized_shape, [weight])

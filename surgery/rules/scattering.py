@@ -152,17 +152,10 @@ def _known_scatter(
 
 @index_add.known
 def _known_index_add(
-    call: KnownCall,
-    input: Known,
-    dim: int,
-    index: Known,
-    source: Known | None = None,
-    value: Any = None,
-    reduce: str = "",
-    **_: Any,
+    call: KnownCall, input: Known, dim: int, index: Known, source: Known | None = None, value: Any = None, **_: Any
 ) -> Known:
     adds = "index_add" in str(call.target)
-    return _overlaid(call, input, index, dim, value if source is None else source, "add" if adds else reduce)
+    return _overlaid(call, input, index, dim, value if source is None else source, "add" if adds else "")
 
 
 def _overlaid(call: KnownCall, input: Known, index: Known, dim: int, other: Any, how: str) -> Known:

@@ -2,152 +2,24 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import surgery
+from surgery.analysis import graph_capture
 from surgery.analysis.capture import capture, recorded
-from surgery.analysis.graph_modules import GraphModel, Part, tell_origins_
+from surgery.analysis.graph_modules import Part, tell_origins_
 from surgery.analysis.graphs import as_graph, freedom_of
 from surgery.errors import CaptureError, InputError
 from surgery.inputs import Inputs
-
-
-class Attention(nn.Module):
-    """A block of nn.MultiheadAttention, which asserts its sizes and drops out inside attention."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(16, 4, dropout=0.2, batch_first=True)
-        self.norm = nn.LayerNorm(16)
-        self.mlp = nn.Sequential(nn.Linear(16, 24), nn.GELU(), nn.Dropout(0.3), nn.Linear(24, 16))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(x)
-        x = x + self.attention(y, y, y, need_weights=False)[0]
-        return x + self.mlp(x)
-
-
-class Literal(nn.Module):
-    """A ViT block whose views have their sizes written down, in a dict, called by keyword."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.qkv = nn.Linear(64, 192, bias=False)
-        self.out = nn.Linear(64, 64)
-
-    def forward(self, x: Tensor, *, scale: Tensor | None = None, double: bool = False) -> dict[str, Any]:
-        b, n, _ = x.shape
-        q, k, v = (part.view(b, n, 4, 16).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, 64)
-        places = torch.arange(n, device=x.device).view(1, n, 1)
-        y = self.out(y) + places
-        if scale is not None:
-            y = y * scale
-        return {"y": y * 2 if double else y, "parts": [q, (k, v)], "length": n}
-
-
-class Convolutions(nn.Module):
-    """Batch norms, one of them averaging over all batches, and dropouts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Conv2d(3, 8, 3, padding=1)
-        self.bn = nn.BatchNorm2d(8)
-        self.b = nn.Conv2d(8, 6, 3)
-        self.average = nn.BatchNorm2d(6, momentum=None)
-        self.drop = nn.Dropout2d(0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn(self.a(x)))
-        y = self.drop(self.average(self.b(y)))
-        return F.dropout(y, 0.25, self.training).mean((2, 3))
-
-
-class Tied(nn.Module):
-    """One weight under two names, a literal tensor, a buffer that is not saved, and one that nobody reads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(11, 4)
-        self.head = nn.Linear(4, 11, bias=False)
-        self.head.weight = self.embedding.weight
-        self.register_buffer("shift", torch.arange(4.0), persistent=False)
-        self.register_buffer("unread", torch.ones(2))
-        self.embedding.weight.requires_grad_(False)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.head(self.embedding(ids) + self.shift) * torch.tensor(2.0)
-
-
-MODELS: Mapping[str, tuple[Callable[[], nn.Module], Callable[[int, int], Inputs]]] = {
-    "attention": (Attention, lambda b, n: Inputs.of(torch.randn(b, n, 16))),
-    "literal": (
-        Literal,
-        lambda b, n: Inputs((torch.randn(b, n, 64),), {"scale": torch.randn(b, n, 1), "double": True}),
-    ),
-    "convolutions": (Convolutions, lambda b, n: Inputs.of(torch.randn(b, 3, n, n))),
-    "tied": (Tied, lambda b, n: Inputs.of(torch.randint(0, 11, (b, n)))),
-    "encoder": (
-        lambda: nn.TransformerEncoderLayer(16, 4, 32, batch_first=True),
-        lambda b, n: Inputs.of(torch.randn(b, n, 16)),
-    ),
-}
-NAMES = tuple(MODELS)
-
-
-@cache
-def built(name: str, batch: int, size: int) -> tuple[nn.Module, GraphModel]:
-    torch.manual_seed(0)
-    build, inputs = MODELS[name]
-    model = build()
-    return model, as_graph(model, inputs(batch, size))
-
-
-def made(name: str, batch: int = 2, size: int = 6) -> tuple[nn.Module, GraphModel, Callable[[int, int], Inputs]]:
-    """A model and its graph, both copied as one, so that they share their tensors."""
-    return (*copy.deepcopy(built(name, batch, size)), MODELS[name][1])
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("training", [False, True])
-def test_a_graph_computes_what_the_model_does_in_both_modes(name: str, training: bool) -> None:
-    model, graph, inputs = made(name)
-    fed, state = inputs(3, 6), copy.deepcopy(model.state_dict())
-    model.train(training)
-    graph.train(training)
-    torch.manual_seed(1)
-    expected = fed.call(model)
-    after = copy.deepcopy(model.state_dict())
-    model.load_state_dict(state)
-    torch.manual_seed(1)
-    torch.testing.assert_close(fed.call(graph), expected)
-    torch.testing.assert_close(dict(graph.state_dict()), dict(after))
-    assert graph.captured.lost == ()
-
-
-def test_dropout_is_live_in_training_only() -> None:
-    _, graph, inputs = made("attention")
-    fed = inputs(2, 6)
-    torch.testing.assert_close(fed.call(graph.eval()), fed.call(graph))
-    assert not torch.equal(fed.call(graph.train()), fed.call(graph))
-
-
-def test_a_batch_norm_that_stays_in_eval_is_left_alone() -> None:
-    _, graph, inputs = made("convolutions")
-    graph.train()
-    graph.get_submodule("bn").eval()
-    inputs(4, 6).call(graph)
-    assert int(graph.state_dict()["bn.num_batches_tracked"]) == 0
-    assert int(graph.state_dict()["average.num_batches_tracked"]) == 1
+from tests.analysis.graph_models import MODELS, NAMES, Convolutions, made
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -189,24 +61,6 @@ def test_the_model_is_as_before() -> None:
     assert (model.training, model.bn.training, model.average.momentum) == (True, False, None)
     torch.testing.assert_close(dict(model.state_dict()), dict(state))
     assert "_graph_constant_0" not in dict(model.named_buffers())
-
-
-def test_training_flags_are_the_models() -> None:
-    model = Convolutions().train()
-    model.bn.eval()
-    graph = as_graph(model, Inputs.of(torch.randn(2, 3, 6, 6)))
-    assert (graph.training, graph.get_submodule("bn").training) == (True, False)
-
-
-def test_a_step_of_training_lowers_the_loss() -> None:
-    _, graph, inputs = made("attention")
-    graph.eval()
-    fed, optimizer = inputs(2, 6), torch.optim.SGD(graph.parameters(), 0.01)
-    before = fed.call(graph).square().mean()
-    before.backward()
-    assert all(parameter.grad is not None for parameter in graph.parameters())
-    optimizer.step()
-    assert fed.call(graph).square().mean() < before
 
 
 @dataclass
@@ -279,6 +133,31 @@ def test_sizes_at_which_the_code_goes_another_way_are_refused() -> None:
     assert "dim 2 is 4" in repr(graph)
 
 
+class Slow(nn.Module):
+    """Reasoning about its sizes takes longer than anyone waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        time.sleep(0.02)
+        return self.b(x)
+
+
+def test_a_capture_that_takes_too_long_has_only_its_batch_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_capture, "PATIENCE", 0.01)
+    model, x = Slow(), torch.randn(3, 5, 4)
+    graph = as_graph(model, Inputs.of(torch.randn(2, 5, 4)))
+    assert freedom_of(graph).dims == "first"
+    assert graph.captured.fixed == "x: dim 1 is 5, dim 2 is 4"
+    torch.testing.assert_close(graph(x), model(x))
+    with pytest.raises(InputError, match=r"holds where x.shape\[1\] == 5; it was given x \[3, 6, 4\]"):
+        graph(torch.randn(3, 6, 4))
+    assert freedom_of(as_graph(model, Inputs.of(x), freedom_of(graph))) == freedom_of(graph)
+
+
 class Unopened:
     def __init__(self, x: Tensor) -> None:
         self.x = x
@@ -297,27 +176,6 @@ def test_an_output_that_cannot_be_opened_is_none_and_said() -> None:
     graph = as_graph(Caching(), Inputs.of(torch.randn(2, 4)))
     assert graph(torch.randn(2, 4))[1] is None
     assert graph.captured.lost == ("Unopened in the output is None: it cannot be taken apart",)
-
-
-class Noisy(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Linear(4, 4)
-        self.drop = nn.Dropout(0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.drop(self.a(x))
-        return x + torch.randn_like(x) if self.training else x
-
-
-def test_what_only_training_does_is_said() -> None:
-    graph = as_graph(Noisy(), Inputs.of(torch.randn(2, 4)))
-    assert graph.captured.lost == (
-        "the model calls aten.randn_like.default in train mode only",
-        "the model calls aten.add.Tensor in train mode only",
-    )
-    x = torch.randn(2, 4)
-    assert not torch.equal(graph.train()(x), graph(x))
 
 
 class Writing(nn.Module):

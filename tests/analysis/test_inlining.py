@@ -93,7 +93,8 @@ def test_a_checkpoint_with_several_outputs_is_put_in_line(wrapper: str) -> None:
 
 def test_a_choice_between_programs_pins_what_reaches_it_by_its_name() -> None:
     def chosen(x: Tensor) -> Tensor:
-        return torch.cond(x.sum() > 0, torch.relu, torch.tanh, (x,))
+        one: Tensor = torch.cond(x.sum() > 0, torch.relu, torch.tanh, (x,))
+        return one
 
     analysis = surgery.analyze(Inside(chosen).eval(), X)
     assert analysis.unruled_ops == {"cond": 1}

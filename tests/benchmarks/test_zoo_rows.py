@@ -137,9 +137,17 @@ class TestRow:
         assert set(row["seconds"]) == {"build", "analyze", "choose", "shrink and judge", "export"}
         assert zoo_table.verdict(row) == "exact"
 
+    def test_without_exports_there_are_none(self) -> None:
+        row = {key: value for facts in zoo_row.PARTS["quick"](READER) for key, value in facts.items()}
+        assert "exports" not in row
+        assert "export" not in row["seconds"]
+        assert zoo_table.verdict(row) == "exact"
+
     def test_a_net_of_tokens_that_casts_and_returns_a_dict(self) -> None:
         row = facts_of(READER)
-        assert row["exact"], row
+        assert row["exact"]
+        one_more = 160 / 8 + 192 * ((1 / 2 + 1 / 8) * (1 / 2 + 1 / 24) - 1 / 4) + (24 + 144) / 24
+        assert row["rounding"] == pytest.approx(one_more / 526), "one of 8 and one of 24 channels, halves of the others"
         assert row["float64_error"] < 1e-12, "the cast to float32 hides errors"
         assert row["params"] == [20 * 8 + 8 * 24 + 24 + 24 * 6 + 6, 20 * 4 + 4 * 12 + 12 + 12 * 6 + 6]
         assert zoo_table.verdict(row) == "exact"
@@ -276,6 +284,13 @@ class TestTable:
         assert "of all | 1 | 3 |" in text
         assert "survives | 2 | 3 |" in text
         assert "| every op has a rule | 1 | |" in text
+
+    def test_preparations_are_beside_the_plan(self) -> None:
+        ways = {"layers": ROW | {"params": [1000, 900], "float64_error": 3e-14}, "columns": ROW}
+        text = zoo_table.preparations({"rows": {"a": ROW | {"preparations": ways}, "b": ROW}})
+        assert text.splitlines()[2:] == ["| a | 24 %, 10 %, 24 % | 3e-14 |"]
+        ways["columns"] = ROW | {"exact": False}
+        assert "3e-14, WRONG |" in zoo_table.preparations({"rows": {"a": ROW | {"preparations": ways}}})
 
     def test_ops_without_a_rule_are_counted_by_net(self) -> None:
         assert "pin something: `aten.odd.default` (2)." in zoo_table.table({"rows": {"a": ROW, "b": ROW}})
