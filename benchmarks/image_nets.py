@@ -200,7 +200,7 @@ MIXERS = (
     _timm_class("ConvMixer", "convmixer.ConvMixer", dim=64, depth=2),
     _timm("InceptionNeXt", "inception_next_atto"),
     _timm("MambaOut", "mambaout_femto", depths=(1, 1, 1, 1), dims=(32, 48, 64, 96)),
-    _timm("StarNet", "starnet_s1"),
+    _timm_class("StarNet", "starnet.StarNet", base_dim=24, depths=(1, 1, 1, 1)),
     _timm("Sequencer", "sequencer2d_s", 64, 96, layers=(1, 1), embed_dims=(32, 48), hidden_sizes=(16, 24),
           patch_sizes=(7, 2), mlp_ratios=(2.0, 2.0)),
 )  # fmt: skip

@@ -51,13 +51,14 @@ def levelled_(model: nn.Module, fed: Inputs) -> nn.Module:
     """Scale the weights layer by layer, in the order they run, until each output differs by 1 from input to input.
 
     Done again to a masked net: half of the signal is gone from every layer, and after fifty layers all of it would be.
-    Layers that see no batch (position tables) are left alone. `fed` is a call with a batch of `BATCH`.
+    Layers that see no batch, or the same for each input (position tables), are left alone. `fed` is a call with a
+    batch of `BATCH`.
     """
 
     def level(layer: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
-        if out.shape[0] % BATCH:
+        change = (out - out.mean(0, keepdim=True)).std()
+        if out.shape[0] % BATCH or change < 1e-6:
             return None
-        change = (out - out.mean(0, keepdim=True)).std().clamp_min(1e-6)
         layer.weight.div_(change)  # type: ignore[operator]  # a parameter
         again: Tensor = layer.forward(*args)  # what it really gives now: some layers standardise their weight
         return again

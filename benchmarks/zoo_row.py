@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -33,6 +34,8 @@ from tests.exactness import Distance
 
 EXPORTS = {"onnx": "slim.onnx", "torchscript": "slim.pt"}
 FIRST, *OTHERS = PREPARATIONS
+PEER_BYTES = 12 * 2**30
+"""Address space for torch-pruning, libraries included."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,8 @@ def prepared(architecture: Architecture) -> Iterator[dict[str, Any]]:
 
 
 def beside(architecture: Architecture) -> Iterator[dict[str, Any]]:
-    """What torch-pruning does with the same net."""
+    """What torch-pruning does with the same net; where it never ends its memory grows, too, so that it has a limit."""
+    resource.setrlimit(resource.RLIMIT_AS, (PEER_BYTES, PEER_BYTES))
     yield peer_facts(architecture, net_of(architecture))
 
 

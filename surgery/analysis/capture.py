@@ -35,6 +35,7 @@ class Program:
         tensors: The model's own tensors by canonical name.
         lifted: Tensors that the code made (literals, closures), by placeholder.
         mutated: Canonical names of the tensors that the program writes into.
+        given: Canonical names of tensors that stand for inputs, as operands of a sample do.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -43,6 +44,7 @@ class Program:
     tensors: Mapping[str, Tensor]
     lifted: Mapping[str, Tensor]
     mutated: frozenset[str]
+    given: frozenset[str] = frozenset()
 
     @cached_property
     def by_name(self) -> dict[str, fx.Node]:

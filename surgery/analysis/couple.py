@@ -87,7 +87,7 @@ def _placeholder(
             for block in layout.blocks:
                 ledger.pins.append(Pin(block.ravel(), reason, node.name))
     ledger.layouts[node.name] = layout
-    return Value(node.name, layout, name, settled=name is not None)
+    return Value(node.name, layout, name, settled=name is not None and name not in program.given)
 
 
 def _step(node: fx.Node, env: dict[fx.Node, Any], ledger: Ledger, call_type: type[Call], norm: NormSite | None) -> Any:

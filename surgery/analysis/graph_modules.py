@@ -55,7 +55,7 @@ class Guards:
             if len(shape) != len(known):
                 return f"len(s[{i}]) == {len(known)}"
             for d, (size, old) in enumerate(zip(shape, known, strict=True)):
-                if False:
+                if size < 2 and size != old and (i, d) not in self.ones:
                     return f"s[{i}][{d}] > 1"
         for condition in self.conditions:
             if not eval(condition, {"s": sizes, "torch": torch}):  # written by torch.export, of numbers only

@@ -259,7 +259,9 @@ def _ids_differ(
             fact := _layouts_differ(coupling.layouts.get(node.name), ledger.layouts.get(name), kin, alive_ids)
         ) is not None:
             return _mismatch(program, node, fact)
-    for a, b in ledger.ties:
+    copied = [(made.copies, made.originals) for made in ledger.copies]
+    crossed = [(outer.cells, side) for outer in ledger.outers for side in (outer.rows, outer.columns)]
+    for a, b in (*ledger.ties, *copied, *crossed):
         if not kin.same(a, b):
             return Mismatch((), "", "units meet that are not coupled")
     return None

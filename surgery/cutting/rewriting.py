@@ -69,25 +69,18 @@ def set_literal_(model: nn.Module, edit: Edit) -> None:
     node = next((n for n in model.captured.graph.nodes if n.name == name), None)
     if node is None:
         raise PlanError(f"the graph has no op {name}", "apply the plan to the model it was made from")
-    if argument == SCALE:
-        _set_argument_(node, SCALE, edit.old**-0.5)
-    else:
-        value = _argument(node, argument)
-        entry = value[edit.index] if edit.index is not None and isinstance(value, list | tuple) else value
-        if entry not in (edit.old, edit.new):
-            raise PlanError(
-                f"{edit.attribute} of the graph is {entry}, the plan expects {edit.old}",
-                "apply the plan to the model it was made from",
-            )
-        changed: Any = edit.new
-        if edit.index is not None:
-            changed = [edit.new if i == edit.index else v for i, v in enumerate(value)]
-        _set_argument_(node, argument, changed)
+    value = _argument(node, argument)
+    entry = value[edit.index] if edit.index is not None and isinstance(value, list | tuple) else value
+    if entry not in (edit.old, edit.new):
+        raise PlanError(
+            f"{edit.attribute} of the graph is {entry}, the plan expects {edit.old}",
+            "apply the plan to the model it was made from",
+        )
+    changed: Any = edit.new
+    if edit.index is not None:
+        changed = [edit.new if i == edit.index else v for i, v in enumerate(value)]
+    _set_argument_(node, argument, changed)
     model.captured.compiled = None
-
-
-SCALE = "scale"
-"""Attention divides by the root of the width: its edit says which width (`old`), and the scale is written down."""
 
 
 def _argument(node: fx.Node, name: str) -> Any:
@@ -111,8 +104,6 @@ def _edit(at: _Op, argument: str, index: int | None, old: int, new: int) -> Edit
     entry = value[index] if index is not None and isinstance(value, list | tuple) else value
     if isinstance(entry, fx.Node):
         return _factor(entry, old, new)
-    if argument == SCALE:
-        return Edit("", f"{at.node.name}.{SCALE}", old, new)
     if type(entry) is not int:
         return None
     return Edit("", f"{at.node.name}.{argument}", entry, new, index)
@@ -304,12 +295,6 @@ def _normalised(op: _Op) -> Iterator[Number]:
             yield "normalized_shape", index, old, shapes[1][first + index]
 
 
-def _attention(op: _Op) -> Iterator[Number]:
-    shapes = op.shapes("query")
-    if op.before.get(SCALE) is None and shapes is not None:
-        yield SCALE, None, shapes[0][-1], shapes[1][-1]
-
-
 KINDS: dict[str, Callable[[_Op], Iterator[Number]]] = {
     **dict.fromkeys(("view", "_unsafe_view", "view_copy", "expand", "broadcast_to"), _whole("size")),
     **dict.fromkeys(("zeros", "ones", "full", "empty", "rand", "randn"), _whole("size")),
@@ -333,6 +318,5 @@ KINDS: dict[str, Callable[[_Op], Iterator[Number]]] = {
     "layer_norm": _normalised,
     "rms_norm": _normalised,
     "native_layer_norm": _normalised,
-    "scaled_dot_product_attention": _attention,
 }
 """By op, how its size arguments follow from the plan."""

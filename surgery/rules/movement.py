@@ -166,7 +166,7 @@ def repeat(array: Tensor, old: Shape, new: Shape, **repeats: Any) -> Tensor:
     return array.repeat([n // o if size > 1 else 1 for size, o, n in zip(array.shape, padded, new, strict=True)])
 
 
-@rule("aten.repeat_interleave.self_int")
+@rule("aten.repeat_interleave.self_int", sizes=("repeats",))
 def repeat_interleave(call: Call, input: Value, repeats: int, dim: int | None = None, **_: Any) -> Layout:
     """Every position repeated in place; without a dim, those of the flat tensor."""
     layout = as_reshaped(call, input.layout, (math.prod(input.shape),)) if dim is None else input.layout

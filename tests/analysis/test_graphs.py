@@ -284,3 +284,25 @@ def test_parts_cannot_be_called_and_torchs_layers_lose_their_hooks() -> None:
 def test_a_model_that_refuses_its_inputs() -> None:
     with pytest.raises(CaptureError, match="Linear does not accept the example inputs"):
         as_graph(nn.Linear(4, 3), Inputs.of(torch.randn(2, 5)))
+
+
+class Counting(nn.Module):
+    """Writes a buffer in eval mode, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.add_(1)
+        return self.a(x) * self.calls
+
+
+def test_a_buffer_that_forward_writes() -> None:
+    model, x = Counting(), torch.randn(3, 4)
+    graph = as_graph(model, Inputs.of(torch.randn(2, 4)))
+    assert float(model.calls) == 0
+    first = graph(x)
+    torch.testing.assert_close(graph(x), first * 2)
+    assert float(model.calls) == 2

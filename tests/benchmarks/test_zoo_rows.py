@@ -84,14 +84,15 @@ class TestPreparations:
         case = images(Experts)
         assert float(zoo_row.net_of(case).get_parameter("stacked").detach().std()) == pytest.approx(0.1)
 
-    def test_a_layer_that_sees_no_batch_is_left_alone(self) -> None:
+    @pytest.mark.parametrize("rows", [BATCH + 1, BATCH])
+    def test_a_layer_that_sees_no_batch_is_left_alone(self, rows: int) -> None:
         class Positions(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
                 self.table, self.out = nn.Linear(2, 5), nn.Linear(16, 5)
 
             def forward(self, x: Tensor) -> Tensor:
-                return self.out(x) + self.table(torch.ones(BATCH + 1, 2)).mean(0)
+                return self.out(x) + self.table(torch.ones(rows, 2)).mean(0)
 
         case = images(Positions)
         weight = case.make().get_parameter("table.weight")
@@ -186,6 +187,19 @@ class TestRow:
             [*result.model.parameters()][-1][0] += 1e-3
         monkeypatch.setattr(surgery, "shrink", lambda *args, **kwargs: result)
         assert zoo_row.shrunk(architecture, masked).fault.startswith("wrong: relative error ")
+
+    def test_a_net_that_is_all_rounding_cannot_be_judged(self) -> None:
+        class Cancelling(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.scale = nn.Parameter(torch.tensor(1e7))
+
+            def forward(self, x: Tensor) -> Tensor:
+                return (x + self.scale) - self.scale
+
+        pair = Inputs.of(torch.randn(2, 3)), Inputs.of(torch.randn(2, 3))
+        found = distance(Cancelling(), Cancelling(), widened(Cancelling()), [pair])
+        assert faults(found).startswith("nobody could tell: the masked net's own rounding is ")
 
     def test_a_net_that_ignores_its_input_cannot_be_judged(self) -> None:
         net = zoo_row.net_of(images(chain))

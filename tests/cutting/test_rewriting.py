@@ -194,17 +194,33 @@ def test_a_copy_has_numbers_of_its_own() -> None:
     assert "[-1, 4]" in other.captured.code
 
 
-def test_attention_keeps_its_scale() -> None:
-    class Attending(nn.Module):
-        def forward(self, q: Tensor) -> Tensor:
-            return F.scaled_dot_product_attention(q, q, q)
+class Attending(nn.Module):
+    """Attention whose head width is a number in a view, and whose scale follows the width."""
 
-    q = torch.randn(2, 3, 5, 8)
-    graph = as_graph(Attending(), Inputs.of(q))
-    before = graph(q)
-    set_literal_(graph, Edit("", "scaled_dot_product_attention.scale", 8, 6))
-    torch.testing.assert_close(graph(q), before)
-    assert "scale = 0.3535533905932738" in graph.captured.code
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.q, self.k, self.v, self.out = nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).view(x.shape[0], -1, 2, 4).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, 8))
+
+
+def test_a_setting_that_was_not_given() -> None:
+    x = torch.randn(2, 3, 5)
+    graph = as_graph(Attending(), Inputs.of(x))
+    before = graph(x)
+    set_literal_(graph, Edit("", "scaled_dot_product_attention.scale", None, 4**-0.5))
+    torch.testing.assert_close(graph(x), before)
+    assert "scale = 0.5" in graph.captured.code
+
+
+def test_positions_inside_heads() -> None:
+    dead: Dead = {f"0.{layer}.{kind}": [1, 6] for layer in "qk" for kind in ("weight", "bias")}
+    _, slim, edits = cut(zeroed(nn.Sequential(Attending()), dead), torch.randn(2, 3, 5))
+    assert Edit("", "view.size", 4, 3, 3) in edits
+    assert slim.get_parameter("0.q.weight").shape == (6, 5)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -91,7 +91,8 @@ class Sample:
         if isinstance(self.function, OpOverload):
             return written(self.function, self.tensors, self.settings)
         plain = tuple(self.tensors[n] for n, operand in self.operands.items() if isinstance(operand, Plain))
-        return capture(Operation(self), Inputs.of(plain or torch.zeros(1)))
+        program = capture(Operation(self), Inputs.of(plain or torch.zeros(1)))
+        return replace(program, given=frozenset(program.tensors))
 
     @cached_property
     def counts(self) -> dict[tuple[str, int], int]:
