@@ -32,7 +32,19 @@ class _Wide(TorchDispatchMode):
 
         if func in (torch.ops.aten.view.dtype, torch.ops.aten.detach.default):  # they read the bits, and copy nothing
             return func(*args, **(kwargs or {}))
-        return func(*pytree.tree_map(widened, args), **pytree.tree_map(widened, kwargs or {}))
+        args, kwargs = pytree.tree_map(widened, (args, kwargs or {}))
+        if func is torch.ops.aten._grouped_mm.default:  # it has no float64 kernel
+            return _grouped(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _grouped(rows: Tensor, weights: Tensor, offs: Tensor, bias: Tensor | None = None, out_dtype: Any = None) -> Tensor:
+    """rows [t, k], weights [e, k, n]: rows up to `offs[e]` meet `weights[e]`, [t, n]; the others give zeros."""
+    out, first = rows.new_zeros(rows.shape[0], weights.shape[-1]), 0
+    for weight, last in zip(weights, offs.tolist(), strict=True):
+        out[first:last] = rows[first:last] @ weight
+        first = last
+    return out
 
 
 @contextmanager
