@@ -70,7 +70,12 @@ def widened(model: nn.Module) -> nn.Module:
 
 
 def tensors_of(value: Any) -> list[Tensor]:
-    """Every tensor of a model's output: in containers, dataclasses, model outputs and caches, in their order."""
+    """Every tensor of a model's output: in containers, dataclasses and model outputs, in their order.
+
+    Not those in a cache of keys and values: that is the model's own memory, and a slim one remembers less.
+    """
+    if type(value).__name__.endswith("Cache"):
+        return []
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, Mapping):

@@ -12,7 +12,7 @@ from benchmarks import torchvision_cpu  # noqa: F401  # before transformers' ima
 from benchmarks.architecture import Architecture, Input, Mask, Sizes, Tokens, Value
 
 VOCAB = 100
-CACHE = "default cache on: keys and values are outputs"
+CACHE = "default cache on, which is not compared"
 
 TOKENS: dict[str, Input] = {"input_ids": Tokens(VOCAB)}
 PADDED: dict[str, Input] = {**TOKENS, "attention_mask": Mask("right")}

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from surgery.cutting.operate import Operation, operate
+from surgery.cutting.fallback import operate_anyhow
+from surgery.cutting.operate import Operation
 from surgery.deciding.build import zeros_of
 from surgery.deciding.dead import decide
 from surgery.deciding.importance import IMPORTANCES, Scores, importance_scores
@@ -31,6 +32,7 @@ def choose(
     keep_ratio: float = 0.5,
     importance: str | Callable[[nn.Module], Scores] = "l2",
     round_to: int = 1,
+    keep_class: bool = False,
 ) -> Plan:
     """Choose the least important channels of every group, such that they can be cut exactly once they are zeroed.
 
@@ -44,6 +46,7 @@ def choose(
         importance: `"l1"` or `"l2"`: the norm of everything that writes the channel. Or a function of the model that
             returns scores per parameter axis, `{"conv1.weight": [out_channels], ...}`; bigger is kept.
         round_to: Widths that stay are multiples of this.
+        keep_class: Choose only what the model's own code can do without; else the plan may be for its captured graph.
 
     Raises:
         InputError: A ratio outside (0, 1], an unknown importance, scores of the wrong shape.
@@ -62,15 +65,17 @@ def choose(
         study = Study.of(bake(model), Inputs.of(example_inputs, example_kwargs))
     with stage("choosing"):
         scores = importance_scores(study, importance)
-        plan, carriers = exact_plan(study, lowest(study.coupling, scores, keep_ratio), 1)
+        plan, carriers = exact_plan(study, lowest(study.coupling, scores, keep_ratio), 1, keep_class=keep_class)
         if round_to == 1:
             return plan
         # a carrier takes one of the places in a rounded width
         chosen = lowest(study.coupling, scores, keep_ratio, round_to=round_to, taken=carriers)
-        return exact_plan(study, chosen, round_to)[0]
+        return exact_plan(study, chosen, round_to, keep_class=keep_class)[0]
 
 
-def exact_plan(study: Study, chosen: Bools, round_to: int, *, dead_too: bool = False) -> tuple[Plan, Bools]:
+def exact_plan(
+    study: Study, chosen: Bools, round_to: int, *, dead_too: bool = False, keep_class: bool = False
+) -> tuple[Plan, Bools]:
     """The plan that cuts the chosen channels, less those that could not go exactly; and its carriers, `[n_channels]`.
 
     With `dead_too` it cuts what is dead beside them, as well: that is not zeroed, for it asks for nothing.
@@ -79,7 +84,7 @@ def exact_plan(study: Study, chosen: Bools, round_to: int, *, dead_too: bool = F
     while True:
         masked, chosen, columns = zeroed_exactly(study, chosen, columns, round_to, dead_too=dead_too)
         allowed = None if dead_too else chosen
-        done = operate(masked, Plan, allowed=allowed, columns=columns, round_to=round_to)
+        done = operate_anyhow(masked, Plan, allowed=allowed, columns=columns, round_to=round_to, keep_class=keep_class)
         carriers = _carriers_of(masked, done)
         final = chosen & (~done.alive | carriers)
         if np.array_equal(final, chosen):

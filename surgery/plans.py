@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from surgery.analysis.graph_specs import graph_again
 from surgery.cutting.cut import cut_
 from surgery.cutting.twins import float64_copy
 from surgery.deciding.cuts import Cuts, checksum
@@ -52,7 +53,11 @@ class Plan(Cuts):
         if example_inputs is not None:
             self.apply(model, example_inputs, example_kwargs)
         bake_(model)
-        return cut_(self.mask_(model), self)
+        return cut_(self._as_cut(self.mask_(model)), self)
+
+    def _as_cut(self, model: nn.Module) -> nn.Module:
+        """The model itself, or its captured graph, where that is what the plan is for."""
+        return model if self.graph is None else graph_again(model, self.graph)
 
     def _apply(
         self, masked: nn.Module, example_inputs: Example | None, example_kwargs: Mapping[str, Any] | None
@@ -61,10 +66,10 @@ class Plan(Cuts):
         self._fits(masked)
         if example_inputs is None:
             _log.warning("the slim model was not proven: Plan.apply was given no example_inputs")
-            return cut_(masked, self)
+            return cut_(self._as_cut(masked), self)
         inputs = Inputs.of(example_inputs, example_kwargs)
-        slim, wide = cut_(bake(masked), self), float64_copy(masked)
-        proof = prove(masked, slim, inputs, masked64=wide, slim64=cut_(bake(wide), self))
+        slim, wide = cut_(self._as_cut(bake(masked)), self), float64_copy(masked)
+        proof = prove(masked, slim, inputs, masked64=wide, slim64=cut_(self._as_cut(bake(wide)), self))
         if not proof.passed:
             raise CheckError(f"the slim model is not the masked one: {proof}", "make the plan again from this model")
         return slim

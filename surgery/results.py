@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
@@ -17,7 +18,7 @@ class Result:
     """A slim model and everything that is to be said of it.
 
     Attributes:
-        model: The slim model: the user's own class with smaller tensors.
+        model: The slim model: the user's own class with smaller tensors, or (see `kind`) its captured graph.
         plan: What was cut.
         proof: Masked against slim; None with `prove=False`.
         params_before, params_after: Elements of the parameters, shared ones counted once.
@@ -34,16 +35,27 @@ class Result:
     macs_after: int
     notes: tuple[str, ...] = ()
 
+    @property
+    def kind(self) -> Literal["class", "graph"]:
+        """Whether `model` is of the user's class, or the captured graph (`plan.graph.reason` says why)."""
+        return "class" if self.plan.graph is None else "graph"
+
     def __str__(self) -> str:
         lines = [
             f"parameters {_change(self.params_before, self.params_after)}",
             f"macs       {_change(self.macs_before, self.macs_after)}",
+            *self._graph(),
             *self._groups(),
             *self._stranded(),
             *(f"note: {note}" for note in self.notes),
             str(self.proof) if self.proof is not None else "not proven (prove=False)",
         ]
         return "\n".join(lines)
+
+    def _graph(self) -> list[str]:
+        if self.plan.graph is None:
+            return []
+        return [f"handed back as its captured graph, for {self.plan.graph.reason} (keep_class=True leaves that whole)"]
 
     def _groups(self) -> list[str]:
         cut = [group for group in self.plan.groups if group.removed]

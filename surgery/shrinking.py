@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from surgery.cutting.cut import cut_
-from surgery.cutting.operate import Kept, Operation, operate
+from surgery.cutting.fallback import operate_anyhow
+from surgery.cutting.operate import Kept, Operation
 from surgery.cutting.twins import float64_copy
 from surgery.deciding.study import Study
 from surgery.errors import CheckError, InputError
@@ -46,6 +47,7 @@ def shrink(
     round_to: int = 1,
     inplace: bool = False,
     prove: bool = True,
+    keep_class: bool = False,
 ) -> Result:
     """Remove every channel that is dead, fold what constants still add, and prove that the function is the same.
 
@@ -60,6 +62,8 @@ def shrink(
         round_to: Keep dead channels back until each group's width is a multiple of this; exact, and often faster.
         inplace: Cut the given model itself.
         prove: Compare masked and slim on fresh inputs, in float64 and in the model's own precision.
+        keep_class: Hand back the model's own class, whatever it cannot run without. Otherwise, where its code insists
+            on sizes that could shrink, its captured graph is handed back: a module with the same tensors and names.
 
     Returns:
         The slim model with its plan, proof and costs. With nothing dead, a copy of the model, and the reason.
@@ -76,7 +80,7 @@ def shrink(
         masked, notes = _masked(model, keep_masks, tolerance, flush_subnormals, inplace, inputs)
     with stage("analysing"):
         study = Study.of(masked, inputs)
-    result = carried_out(study, prove=prove, round_to=round_to, notes=notes, inplace=inplace)
+    result = carried_out(study, prove=prove, round_to=round_to, notes=notes, inplace=inplace, keep_class=keep_class)
     if not inplace:
         carry_hooks_(model, result.model)
     return result
@@ -91,6 +95,7 @@ def carried_out(
     allowed: Bools | None = None,
     columns: Bools | None = None,
     inplace: bool = False,
+    keep_class: bool = False,
 ) -> Result:
     """Cut what is dead in a study's model and prove it; offending groups are put back and named.
 
@@ -100,7 +105,9 @@ def carried_out(
     said = list(notes)
     while True:
         with stage("cutting"):
-            done = operate(study, Plan, allowed=allowed, columns=columns, round_to=round_to, kept=kept)
+            done = operate_anyhow(
+                study, Plan, allowed=allowed, columns=columns, round_to=round_to, kept=kept, keep_class=keep_class
+            )
         proof = None
         if prove:
             with stage("proving"):
@@ -112,11 +119,11 @@ def carried_out(
                         "the model is not a function of its inputs in eval mode; nothing was changed",
                     )
                 with stage("finding the group that disagrees"):
-                    name = _put_back(study, done, kept, round_to, allowed)
+                    name = _put_back(study, done, kept, round_to, allowed, keep_class)
                 said.append(f"{name} was put back: without it the proof passes, with it {proof.failure}")
                 continue
         before = cost(study.model, study.inputs)
-        slim = _cut_in_place(study, done.cuts) if inplace else done.slim
+        slim = _cut_in_place(study, done) if inplace else done.slim
         after = cost(slim, study.inputs)
         return Result(
             model=slim,
@@ -130,9 +137,9 @@ def carried_out(
         )
 
 
-def _cut_in_place(study: Study, plan: Plan) -> nn.Module:
+def _cut_in_place(study: Study, done: Operation[Plan]) -> nn.Module:
     study.forget()
-    return study.model if plan.empty else cut_(plan.mask_(study.model), plan)
+    return done.model if done.cuts.empty else cut_(done.cuts.mask_(done.model), done.cuts)
 
 
 def _check_options(tolerance: float, round_to: int) -> None:
@@ -195,11 +202,12 @@ def _proof(study: Study, done: Operation[Plan]) -> Proof:
     if size_bytes(masked) * 8 // max(torch.finfo(study.dtype).bits // 8, 1) > FLOAT64_LIMIT_BYTES:
         return compare(masked, done.slim, study.inputs)
     wide = float64_copy(masked)
-    slim64 = cut_(copy.deepcopy(wide), done.cuts)
-    return compare(masked, done.slim, study.inputs, masked64=wide, slim64=slim64)
+    return compare(masked, done.slim, study.inputs, masked64=wide, slim64=done.of(wide))
 
 
-def _put_back(study: Study, done: Operation[Plan], kept: Kept, round_to: int, allowed: Bools | None) -> str:
+def _put_back(
+    study: Study, done: Operation[Plan], kept: Kept, round_to: int, allowed: Bools | None, keep_class: bool
+) -> str:
     """Find by bisection a group without which fewer errors are left; keep its channels, and name it."""
     coupling = study.coupling
     gone = np.flatnonzero(~done.alive & ~coupling.virtual)
@@ -207,7 +215,8 @@ def _put_back(study: Study, done: Operation[Plan], kept: Kept, round_to: int, al
 
     def passes(cut: Ids) -> bool:
         may = np.isin(coupling.group_of, cut) & ~done.alive
-        trial = operate(study, Plan, allowed=may if allowed is None else may & allowed, round_to=round_to, kept=kept)
+        both = may if allowed is None else may & allowed
+        trial = operate_anyhow(study, Plan, allowed=both, round_to=round_to, kept=kept, keep_class=keep_class)
         return _proof(study, trial).passed
 
     low, high = 0, suspects.size  # suspects[:low] passes, suspects[:high] fails

@@ -14,7 +14,8 @@ from surgery.analysis.couple import couple
 from surgery.coupling import Coupling
 from surgery.layout import Bools, Ids
 from tests.samples import SAMPLES
-from tests.samples.removal import Run, dropped, output_layouts, removable
+from tests.samples.closing import removable
+from tests.samples.removal import Run, dropped, output_layouts
 from tests.samples.sample import Sample
 
 OUTPUT = "it is an output of the model"
@@ -23,7 +24,7 @@ OUTPUT = "it is an output of the model"
 @cache
 def coupled(sample: Sample) -> Coupling:
     """The sample's coupling, as if something followed its output."""
-    coupling = couple(sample.program)
+    coupling = couple(sample.program, sample.norms)
     return replace(coupling, pins=tuple(pin for pin in coupling.pins if pin.reason != OUTPUT))
 
 
@@ -48,7 +49,7 @@ def removals(sample: Sample) -> tuple[Bools, ...]:
     rng = np.random.default_rng(0)
     found: dict[bytes, Bools] = {}
     for seed in seeds(coupling):
-        for _ in range(3):
+        for _ in range(8 if coupling.outers else 3):
             alive = removable(coupling, seed, rng)
             if alive is not None and not alive.all() and narrowest(coupling, alive) >= least:
                 found.setdefault(alive.tobytes(), alive)

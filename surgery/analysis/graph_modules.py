@@ -263,6 +263,26 @@ def tell_origins_(program: Program, model: GraphModel) -> None:
     program._places.clear()
 
 
+def rebound(whole: nn.Module, model: nn.Module) -> nn.Module:
+    """A graph on the tensors of another model of the same names."""
+    others = dict(_tensors(model))
+    return copy.deepcopy(
+        whole, {id(tensor): others[name] for name, tensor in _tensors(whole).items() if name in others}
+    )
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    parameters, buffers = (each(remove_duplicate=False) for each in (model.named_parameters, model.named_buffers))
+    return {**dict(parameters), **dict(buffers)}
+
+
+def with_origins(program: Program, model: nn.Module) -> Program:
+    """A program just captured of a model; that of a graph knows the places in the code of the model it was."""
+    if isinstance(model, GraphModel):
+        tell_origins_(program, model)
+    return program
+
+
 def corresponding(program: Program, model: GraphModel) -> list[tuple[fx.Node, fx.Node]]:
     """Pairs of an op in a graph module's capture and that op in its graph; ops without a twin are left out."""
     new = [node for node in program.calls if isinstance(node.target, torch._ops.OpOverload)]

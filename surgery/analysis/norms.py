@@ -8,12 +8,14 @@ give the same y. So what is needed is a gain that is a parameter of its own, and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from surgery.analysis.capture import Program
+from surgery.analysis.graph_modules import GraphModel, corresponding
 from surgery.coupling import NormSite
 from surgery.registry import arguments
 
@@ -27,6 +29,9 @@ def norm_sites(model: nn.Module, program: Program) -> dict[str, NormSite]:
     A gain that anything else reads, too, is none of them.
     """
     found = [site for node in program.calls if (site := _site(model, program, node)) is not None]
+    if isinstance(model, GraphModel):  # which holds eps as a number of the op itself
+        named = {new.name: old.name for new, old in corresponding(program, model)}
+        found = [replace(s, attribute=f"{named[s.eps_node]}.{s.eps_argument}") for s in found if s.eps_node in named]
     readers: dict[str, int] = {}
     for site in found:
         readers[site.gain] = readers.get(site.gain, 0) + 1
@@ -131,10 +136,12 @@ def _with_eps(
     value: float,
 ) -> NormSite | None:
     """The site with the attribute that holds its eps, looked for in the op's own module; None where there is none."""
+    name = program.parameters[gain]
+    if isinstance(model, GraphModel):
+        return NormSite(node, name, offset, eps_node, argument, "", "", eps, value)
     path = program.module_of(eps_node)
     for attribute, held in _floats(model.get_submodule(path)):
         if "eps" in attribute and held == eps:
-            name = program.parameters[gain]
             return NormSite(node, name, offset, eps_node, argument, path, attribute, eps, value)
     return None
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
+from surgery.analysis.graph_specs import graph_again
 from surgery.checkpoints.manifest import Saved, describe
 from surgery.checkpoints.tensors import sha256, unstored_buffers, with_ties
 from surgery.cutting.cut import cut_
@@ -45,7 +46,7 @@ def load(directory: str | Path, model: nn.Module | Callable[[], nn.Module]) -> n
     with stage(f"loading {directory}"):
         _check_weights(saved)
         skeleton, home = _skeleton(_fresh(model))
-        _replay_(skeleton, saved)
+        skeleton = _replayed(skeleton, saved)
         tensors = {name: tensor.to(home) for name, tensor in _read(saved.weights).items()}
         _fill_(skeleton, with_ties(tensors, saved.manifest.ties, str(directory)), saved)
         _cast_buffers_(skeleton, saved.manifest.buffer_dtypes)
@@ -117,12 +118,14 @@ def _skeleton(fresh: nn.Module) -> tuple[nn.Module, torch.device]:
         raise InputError(f"the model cannot be copied: {_told(error)}", "pass a function that makes it") from error
 
 
-def _replay_(skeleton: nn.Module, saved: Saved) -> None:
-    """Cut the skeleton as the model was cut, shapes and numbers."""
+def _replayed(skeleton: nn.Module, saved: Saved) -> nn.Module:
+    """The skeleton cut as the model was cut, shapes and numbers; its graph, where that was cut."""
     if saved.plan.empty:
-        return
+        return skeleton
     try:
-        cut_(saved.plan.mask_(skeleton), saved.plan)
+        if saved.plan.graph is not None:
+            skeleton = graph_again(skeleton, saved.plan.graph)
+        return cut_(saved.plan.mask_(skeleton), saved.plan)
     except InputError as error:
         raise InputError(f"{saved.directory} does not fit the model: {error.fact}", SAME_MODEL) from error
     except Exception as error:  # a plan from outside may be wrong in any way

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from surgery.cutting.modules import correct_numbers_
 from surgery.cutting.repair import set_
+from surgery.cutting.rewriting import is_literal, set_literal_
 from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold, Scale
 from surgery.errors import PlanError
 from surgery.pieces import AT_ONCE
@@ -40,7 +41,7 @@ def cut_(model: nn.Module, cuts: Cuts) -> nn.Module:
             scale_(tensors[scale.name], scale)
         _gather_all_(model, cuts)
     for edit in cuts.edits:
-        set_(model, edit)
+        (set_literal_ if is_literal(edit) else set_)(model, edit)
     correct_numbers_(model)
     return model
 

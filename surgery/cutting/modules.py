@@ -27,7 +27,8 @@ def correct_numbers_(model: nn.Module) -> None:
         elif isinstance(module, nn.PReLU):
             module.num_parameters = module.weight.numel()
         elif isinstance(module, nn.RNNBase) and not module.proj_size:
-            module.input_size, module.hidden_size = module.weight_ih_l0.shape[1], module.weight_hh_l0.shape[1]
+            inward, again = (module.get_parameter(f"weight_{kind}_l0") for kind in ("ih", "hh"))
+            module.input_size, module.hidden_size = inward.shape[1], again.shape[1]
             module.flatten_parameters()
         elif isinstance(module, nn.Embedding):
             module.num_embeddings, module.embedding_dim = module.weight.shape

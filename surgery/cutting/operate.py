@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,12 +12,14 @@ import numpy as np
 from torch import nn
 
 from surgery.analysis.capture import recorded
+from surgery.analysis.graph_modules import GraphModel, rebound, with_origins
 from surgery.cutting.cut import cut_
 from surgery.cutting.recheck import Mismatch, compare, recheck
-from surgery.cutting.repair import find_edits, uneven
+from surgery.cutting.repair import eps_edits, find_edits, uneven
+from surgery.cutting.rewriting import literal_edits
 from surgery.cutting.twins import hollow_copy, sharing_copy
 from surgery.deciding.build import build
-from surgery.deciding.cuts import Cuts
+from surgery.deciding.cuts import Cuts, Edit
 from surgery.deciding.dead import decide, needs_fold
 from surgery.deciding.rescaling import unscalable
 from surgery.deciding.study import Study
@@ -30,11 +33,23 @@ Kept = list[tuple[Ids, str]]
 
 @dataclass(frozen=True)
 class Operation(Generic[C]):
-    """Cuts that hold, and which channels live on (`[n_channels]`)."""
+    """Cuts that hold, and which channels live on (`[n_channels]`).
+
+    `forced` says where the model's own code could not run narrower, or is empty.
+    """
 
     model: nn.Module
     cuts: C
     alive: Bools
+    forced: str = ""
+
+    def of(self, model: nn.Module) -> nn.Module:
+        """The cuts carried out on a copy of another model of the same shapes (in float64, say)."""
+        copied = copy.deepcopy(model)
+        if self.cuts.graph is None:
+            return cut_(copied, self.cuts)
+        dtype = next(parameter.dtype for parameter in copied.parameters() if parameter.is_floating_point())
+        return cut_(rebound(self.model, copied).to(dtype), self.cuts)
 
     @cached_property
     def slim(self) -> nn.Module:
@@ -63,6 +78,7 @@ def operate(
         kept: Channels that must stay.
     """
     staying: Kept = list(kept)
+    forced = ""
     tries = _Tries(study.model)
     while True:
         decision = decide(study.case, allowed=allowed, round_to=round_to, kept=staying)
@@ -73,15 +89,25 @@ def operate(
             continue
         cuts = build(kind, study.program, study.coupling, study.known, study.readings, decision, columns=columns)
         if cuts.empty:
-            return Operation(study.model, cuts, decision.alive)
-        edits = find_edits(study.model, study.program, study.coupling, decision.alive, tries.banned, tries.bold)
+            return Operation(study.model, cuts, decision.alive, forced)
+        edits = _edits(study, decision.alive, tries)
         cuts = replace(cuts, edits=edits)
         mismatch = _check(study, decision.alive, cuts)
         if mismatch is None:
-            return Operation(study.model, cuts, decision.alive)
+            return Operation(study.model, cuts, decision.alive, forced)
         if tries.another(mismatch.module):
             continue
-        staying.append(_blamed(study, decision.alive, mismatch))
+        blamed = _blamed(study, decision.alive, mismatch)
+        forced = forced or blamed[1]
+        staying.append(blamed)
+
+
+def _edits(study: Study, alive: Bools, tries: _Tries) -> tuple[Edit, ...]:
+    """The numbers to set: in the graph where the model is one, else in its modules."""
+    if isinstance(study.model, GraphModel):
+        literals = literal_edits(study.model, study.program, study.coupling, alive)
+        return (*literals, *eps_edits(study.coupling, alive))
+    return find_edits(study.model, study.program, study.coupling, alive, tries.banned, tries.bold)
 
 
 class _Tries:
@@ -97,7 +123,9 @@ class _Tries:
         self.step: dict[tuple[type[nn.Module], str], int] = {}
 
     def another(self, path: str) -> bool:
-        """Whether something else can be tried in the module."""
+        """Whether something else can be tried in the module; in a graph there is nothing to guess."""
+        if isinstance(self.model, GraphModel):
+            return False
         kind = self._kind(path, self.model.get_submodule(path))
         step = self.step.get(kind, 0) + 1
         self.step[kind] = min(step, 4)
@@ -132,7 +160,9 @@ def _check(study: Study, alive: Bools, cuts: Cuts) -> Mismatch | None:
     """Whether the slim model is as planned: on its shapes alone where they will do, else on the model itself."""
     devices = {parameter.device for parameter in study.model.parameters()}
     if len(devices) == 1:
-        after = recorded(cut_(hollow_copy(study.model), cuts), study.inputs, devices.pop())
+        hollow = cut_(hollow_copy(study.model), cuts)
+        after = recorded(hollow, study.inputs, devices.pop())
+        after = after if after is None else with_origins(after, hollow)
         if after is not None and compare(study.program, study.coupling, alive, cuts, after) is None:
             return None
     slim = cut_(sharing_copy(study.model), cuts)

@@ -18,6 +18,7 @@ from torch import fx, nn
 
 from surgery.analysis.capture import Program, capture
 from surgery.analysis.couple import run
+from surgery.analysis.graph_modules import with_origins
 from surgery.calls import Call
 from surgery.coupling import Axis, Coupling, Ledger, LedgerError
 from surgery.cutting.repair import shrunk
@@ -109,7 +110,7 @@ def recheck(
         inputs: The example inputs.
     """
     try:
-        after = capture(slim, inputs)
+        after = with_origins(capture(slim, inputs), slim)
     except CaptureError as error:
         return _from_traceback(program, slim, error)
     return compare(program, coupling, alive, cuts, after)

@@ -90,7 +90,7 @@ def find_edits(
         *_conv_groups(model, program, coupling, alive),
         *_bare_norms(model, program, coupling, alive_ids),
         *_copies(model, program, coupling, alive_ids),
-        *_eps(coupling, alive),
+        *eps_edits(coupling, alive),
     ):
         if edit.module in banned:
             continue
@@ -179,7 +179,7 @@ ELSEWHERE = re.compile(
 """Names of numbers that count no channels, though they may equal their number."""
 
 
-def _eps(coupling: Coupling, alive: Bools) -> Iterator[Edit]:
+def eps_edits(coupling: Coupling, alive: Bools) -> Iterator[Edit]:
     """The eps of norms that became narrower."""
     for use in coupling.norms:
         before, after = narrowed(use, coupling, alive)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from surgery.analysis.graph_specs import GraphSpec
 from surgery.errors import InputError, PlanError
 from surgery.masks import bake
 
@@ -151,6 +153,7 @@ class Cuts:
         shapes: Shape of every tensor before the cut, by canonical name.
         checksums: Of every tensor that the constants rest on, after `mask`; empty where nothing was folded.
         unused: Tensors that the captured forward never reads; they are left as they are.
+        graph: What is cut is not the model itself but its captured graph; None where its own class lives on.
     """
 
     axes: tuple[AxisCut, ...]
@@ -164,12 +167,22 @@ class Cuts:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     checksums: Mapping[str, int] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    graph: GraphSpec | None = None
     format_version: int = FORMAT_VERSION
 
     @property
     def removed_channels(self) -> int:
         """How many channels go, over all groups."""
         return sum(group.removed for group in self.groups)
+
+    @property
+    def elements_left(self) -> int:
+        """How many elements of all tensors stay."""
+        left = {name: math.prod(shape) for name, shape in self.shapes.items()}
+        for axis in self.axes:
+            if axis.size:
+                left[axis.name] = left[axis.name] * len(axis.keep) // axis.size
+        return sum(left.values())
 
     @property
     def empty(self) -> bool:

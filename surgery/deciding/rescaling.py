@@ -32,16 +32,16 @@ def narrowed(use: NormUse, coupling: Coupling, alive: Bools) -> tuple[int, int]:
 
 def rescaled(program: Program, coupling: Coupling, alive: Bools) -> tuple[Scale, ...]:
     """Every multiplication that a decision asks for."""
-    found: dict[str, Scale] = {}
+    found: dict[tuple[str, tuple[int, ...] | None], Scale] = {}
     for use in coupling.norms:
         before, after = narrowed(use, coupling, alive)
         if before != after:
-            found[use.site.gain] = Scale(use.site.gain, math.sqrt(before / after), use.site.offset)
+            found[use.site.gain, None] = Scale(use.site.gain, math.sqrt(before / after), use.site.offset)
     for attention in coupling.scaled:
         before, after = _widths(attention, coupling, alive)
         if before != after:
             for scale in _of_queries(program, coupling, attention, math.sqrt(after / before)) or ():
-                found[scale.name] = scale
+                found[scale.name, scale.positions] = scale
     return tuple(found.values())
 
 
@@ -67,19 +67,30 @@ def _widths(attention: ScaledUse, coupling: Coupling, alive: Bools) -> tuple[int
 def _of_queries(program: Program, coupling: Coupling, attention: ScaledUse, factor: float) -> list[Scale] | None:
     """The rows of the layer that makes the queries, where nothing else reads them; None where that is not sure."""
     ids = np.unique(attention.ids)
-    scales = []
-    for (name, dim), axis in coupling.axes.items():
-        if axis.ids.ndim != 1:
-            continue
-        positions = np.flatnonzero(np.isin(axis.ids, ids))
-        if positions.size:
-            readers = [user for place in _places(program, name) for user in program.by_name[place].users]
-            if len(readers) != 1 or not str(readers[0].target).startswith(MAKING):
-                return None
-            scales.append(Scale(name, factor, 0, dim, tuple(positions.tolist())))
-    if not scales or not all(_harmless(program, name, attention) for name in _holding(coupling, ids)):
+    holding = list(_holding(coupling, ids))
+    makers = [use for use in coupling.uses if use.node in holding and use.weight is not None and use.ids.shape[0] == 1]
+    if len(makers) != 1 or not all(_harmless(program, name, attention) for name in holding):
         return None
+    (maker,) = makers
+    made = coupling.layouts[maker.node]
+    block = made.block_of(_channels(program, maker.node)) if isinstance(made, Layout) else None
+    if block is None:
+        return None
+    positions = tuple(np.flatnonzero(np.isin(block.ravel(), ids)).tolist())
+    scales = []
+    for place, dim in ((maker.weight, maker.weight_dims[0]), (maker.bias, 0)):
+        if place is None:
+            continue
+        name = program.parameters.get(place)
+        if name is None or sum(len(program.by_name[other].users) for other in _places(program, name)) != 1:
+            return None
+        scales.append(Scale(name, factor, 0, dim, positions))
     return scales
+
+
+def _channels(program: Program, node: str) -> int:
+    """The dim of a layer's output that its channels lie on."""
+    return 1 if "conv" in str(program.by_name[node].target) else program.by_name[node].meta["val"].dim() - 1
 
 
 def _places(program: Program, name: str) -> list[str]:

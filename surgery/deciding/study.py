@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from surgery.analysis.capture import Program, capture
 from surgery.analysis.constants import Constants, constants
 from surgery.analysis.couple import couple
+from surgery.analysis.graph_modules import with_origins
 from surgery.analysis.norms import norm_sites
 from surgery.coupling import Coupling
 from surgery.deciding.dead import Case
@@ -22,12 +24,16 @@ from surgery.registry import arguments
 
 @dataclass(frozen=True)
 class Study:
-    """A captured model and its coupling; what is constant and read follows on demand (it needs the weights)."""
+    """A captured model and its coupling; what is constant and read follows on demand (it needs the weights).
+
+    `memo` holds what was found of the model's code, for all studies of it with other weights.
+    """
 
     model: nn.Module
     inputs: Inputs
     program: Program
     coupling: Coupling
+    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def of(model: nn.Module, inputs: Inputs) -> Study:
@@ -40,7 +46,7 @@ class Study:
         if not any(parameter.is_floating_point() for parameter in model.parameters()):
             kind = "no floating-point parameters" if any(True for _ in model.parameters()) else "no parameters"
             raise InputError(f"{type(model).__name__} has {kind}", "pass a model with weights to cut")
-        program = capture(model, inputs)
+        program = with_origins(capture(model, inputs), model)
         _refuse_random(program)
         return Study(model, inputs, program, couple(program, norm_sites(model, program)))
 
@@ -48,12 +54,13 @@ class Study:
         """The same study for a model of the same shapes with other weights; nothing is captured again."""
         own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
         tensors = {name: own[name] for name in self.program.tensors}
-        return Study(model, self.inputs, replace(self.program, tensors=tensors), self.coupling)
+        return Study(model, self.inputs, replace(self.program, tensors=tensors), self.coupling, self.memo)
 
     def forget(self) -> None:
         """Let go of everything that was found of the weights, so that they can be replaced and their memory freed."""
         for name in ("known", "readings", "case"):
             vars(self).pop(name, None)
+        self.memo.clear()
 
     @cached_property
     def known(self) -> Constants:

@@ -104,14 +104,16 @@ def _cell(call: Call, input: Value, cell: _Cell, index: int, arriving: Ids | Non
         below = tuple(range((cell.layer - 1) * directions, cell.layer * directions))
         call.use(node, 2, arriving.reshape(1, -1), rows=readers, weight=cell.w_ih, bias=cell.b_ih, part=(1, below))
     call.use(node, 2, units.reshape(1, -1), rows=readers, weight=cell.w_hh, bias=cell.b_hh, part=(1, (index,)))
-    return units
+    made: Ids = units
+    return made
 
 
 def _rows(call: Call, weight: Value, gates: int) -> Ids:
     """The ids of a weight's dim 0, `[gates, h]`; one gate of one unit has none of its own."""
     block = weight.layout.block_of(0)
     ids = call.fresh(weight.shape[0]) if block is None else block.ravel()
-    return ids.reshape(gates, -1)
+    rows: Ids = ids.reshape(gates, -1)
+    return rows
 
 
 def _start(call: Call, state: Value, table: Ids) -> None:

@@ -15,7 +15,7 @@ import surgery
 from benchmarks import processes, zoo, zoo_peer, zoo_row, zoo_table
 from benchmarks.architecture import Architecture, Floats, Mask, Tokens
 from benchmarks.families import CLASSES
-from benchmarks.judging import answers, distance, faults, widened
+from benchmarks.judging import answers, distance, faults, tensors_of, widened
 from benchmarks.own_nets import UNet
 from benchmarks.preparations import BATCH, PREPARATIONS, by_columns, by_layers, layers_of
 from surgery.inputs import Inputs
@@ -160,6 +160,27 @@ class TestRow:
         expected = net.down(hidden) * inputs.kwargs["mask"][..., None]
         scores, _ = answers(net, inputs, torch.float64)
         torch.testing.assert_close(scores, expected.detach(), rtol=1e-13, atol=1e-13)
+
+    def test_experts_in_one_product_are_judged_in_float64(self) -> None:
+        class Experts(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.randn(3, 16, 8))
+
+            def forward(self, x: Tensor) -> Tensor:
+                return torch._grouped_mm(x, self.weight, offs=torch.tensor([2, 2, 5], dtype=torch.int32))
+
+        net, inputs = Experts(), Inputs.of(torch.randn(5, 16))
+        (wide,), (narrow,) = (answers(n, inputs, n.weight.dtype) for n in (widened(net), net))
+        torch.testing.assert_close(wide.float(), narrow.float())
+        assert not torch.equal(wide, narrow)
+
+    def test_a_cache_is_not_compared(self) -> None:
+        class DynamicCache:
+            def __init__(self) -> None:
+                self.keys = torch.zeros(2)
+
+        assert len(tensors_of({"scores": torch.ones(3), "past": DynamicCache()})) == 1
 
     def test_a_failure_says_in_which_stage(self) -> None:
         row = facts_of(images(broken))

@@ -126,7 +126,7 @@ def states(sample: Sample) -> Iterator[State]:
 
 def results(sample: Sample, operands: list[Tensor]) -> list[Tensor]:
     with torch.no_grad():
-        answer = sample.function(*operands, *sample.settings)
+        answer = sample.run(*operands)
     return [leaf for leaf in pytree.tree_leaves(answer) if isinstance(leaf, Tensor)]
 
 

@@ -1,4 +1,4 @@
-"""Sets of channels that can go together, and a sample's program run without them."""
+"""A sample's program run on tensors, whole or without some of its channels."""
 
 from __future__ import annotations
 
@@ -12,45 +12,9 @@ import torch
 from torch import Tensor, fx
 
 from surgery.analysis.capture import Program
-from surgery.coupling import Coupling, Uniform
+from surgery.coupling import Coupling, NormUse
 from surgery.layout import Bools, Ids, Layout, covered, survivors
 from surgery.registry import arguments, find_rule
-
-
-def removable(coupling: Coupling, seed: Ids, rng: np.random.Generator) -> Bools | None:
-    """The alive channels after `seed` and what must go with it are gone; None where that is not allowed.
-
-    Rectangles are kept by taking one more channel from each row that is too long.
-    """
-    alive = np.ones(coupling.n_channels, bool)
-    alive[seed] = False
-    pinned = coupling.pin_of >= 0
-    while not (pinned & ~alive).any():
-        more = next((m for u in coupling.uniforms if (m := _missing(coupling, u, alive, rng)) is not None), None)
-        if more is None:
-            return alive
-        if more.size == 0:
-            return None
-        alive[more] = False
-    return None
-
-
-def _missing(coupling: Coupling, uniform: Uniform, alive: Bools, rng: np.random.Generator) -> Ids | None:
-    """Channels to take for the rows of one rectangle to agree: None where they do, empty where they never will."""
-    channels = [coupling.channel_of[array] for array in uniform.arrays]
-    here = [alive[c] for c in channels]
-    gone = np.any([~h.any(1) for h in here], axis=0)  # rows that are gone
-    if gone.all() or (uniform.rows_stay and gone.any()):
-        return np.empty(0, np.int64)
-    rest = [c[gone][h[gone]] for c, h in zip(channels, here, strict=True)]
-    if any(r.size for r in rest):
-        return np.concatenate(rest)
-    for c, h in zip(channels, here, strict=True):
-        shortest = h.sum(1)[~gone].min()
-        for row in np.flatnonzero(~gone & (h.sum(1) > shortest)):
-            free = c[row][h[row] & (coupling.pin_of[c[row]] < 0)]
-            return rng.choice(free, 1) if free.size else np.empty(0, np.int64)
-    return None
 
 
 class Run:
@@ -99,6 +63,10 @@ class Run:
         tensor = self.values[name].clone()
         if not self.without:
             return tensor
+        for use in self.coupling.norms:
+            if use.site.gain == name:
+                before, after = self._widths(use)
+                tensor = (tensor + use.site.offset) * math.sqrt(before / after) - use.site.offset
         axes = {dim: axis for (of, dim), axis in self.coupling.axes.items() if of == name}
         for dim, axis in axes.items():
             if axis.ids.ndim == 1:
@@ -138,23 +106,44 @@ class Run:
         """An operand; the contracted units that go are set to zero in a whole run."""
         value = self.env[operand]
         uses = [u for u in self.coupling.uses if (u.node, u.operand) == (node.name, operand.name)]
-        if self.without or not uses:
+        own = [u for u in self.coupling.uses if (u.node, u.weight) == (node.name, operand.name) and u.part is not None]
+        if self.without or not uses + own:
             return value
         value = value.clone()
         for use in uses:
             gone = torch.from_numpy(~self.alive[use.ids.ravel()])
-            shape = [value.shape[d] if d in use.dims else 1 for d in range(value.dim())]
-            value = value.masked_fill(gone.reshape(shape), self.fill)
+            shape = [1] * value.dim()
+            for dim in use.dims:
+                shape[dim] = value.shape[dim]
+            laid = gone.reshape([value.shape[d] for d in use.dims]).permute(np.argsort(use.dims).tolist())
+            value = value.masked_fill(laid.reshape(shape), self.fill)
+        for use in own:  # what an op makes and reads itself: nothing of it is read where the columns are zero
+            value[:, torch.from_numpy(~self.alive[use.ids.ravel()])] = 0
         return value
 
     def _resized(self, node: fx.Node, bound: dict[str, Any]) -> dict[str, Any]:
         """The op's arguments, those that are sizes as the cut makes them."""
         rule = find_rule(node.target)
         sizes = rule.sizes if rule is not None else ()
-        return bound | {key: self._size(node, bound, key) for key in sizes if bound.get(key) is not None}
+        changed = {key: self._size(node, bound, key) for key in sizes if bound.get(key) is not None}
+        for use in self.coupling.norms:
+            if use.site.eps_node == node.name:
+                changed[use.site.eps_argument] = use.site.value * self._widths(use)[0] / self._widths(use)[1]
+        if bound.get("scale", 0) is None:  # attention is as steep as it was
+            changed["scale"] = bound["query"].meta["val"].shape[-1] ** -0.5
+        return bound | changed
+
+    def _widths(self, use: NormUse) -> tuple[int, int]:
+        """How many channels a norm averages over, before and after."""
+        return use.ids.size, int(self.alive[use.ids].sum())
 
     def _size(self, node: fx.Node, bound: dict[str, Any], key: str) -> Any:
         new = self._shapes(node)
+        if key == "repeats" and isinstance(bound[key], int):
+            return self._copies(node, bound[key])
+        if key in ("size", "shape") and "expand" in str(node.target):
+            (layout,) = self._layouts(node)
+            return [self._copies(node, s) if d in layout.stretched else s for d, s in enumerate(new[0])]
         if key == "groups":
             uses = [u for u in self.coupling.uses if u.node == node.name]
             sides = [ids for u in uses for ids in (u.ids, u.rows) if ids is not None]
@@ -175,6 +164,18 @@ class Run:
         if key == "pad":
             return self._pad(node, bound)
         return bound[key]
+
+    def _copies(self, node: fx.Node, times: int) -> int:
+        """How many copies of each unit an op makes, as it is found here or where they come to lie side by side."""
+        following = [node]
+        for one in following:  # grows
+            following += one.users
+        for made in self.coupling.copies:
+            if made.node in {one.name for one in following}:
+                left = survivors(made.copies, self.alive)
+                assert left is not None, "what is left is no rectangle"
+                return left.shape[made.dim]
+        return times
 
     def _layouts(self, node: fx.Node) -> tuple[Layout, ...]:
         value = self.coupling.layouts[node.name]

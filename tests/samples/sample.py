@@ -14,6 +14,8 @@ from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 
 from surgery.analysis.capture import Program, capture
+from surgery.analysis.norms import norm_sites
+from surgery.coupling import NormSite
 from surgery.inputs import Inputs
 
 PATTERN = (0.0, 0.75, -0.5)
@@ -50,6 +52,7 @@ class Sample:
         to_one: Whether a dim may be cut to one position (not before a `squeeze`, which takes it out then).
         settings: What follows the operands.
         sparse: Fill for operands by name, e.g. weights with rows of zeros in the constant test.
+        eps: A norm's, held by the module, so that a cut can set it; handed to `function` last.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Sample:
     to_one: bool = True
     settings: Sequence[Any] = ()
     sparse: Mapping[str, Tensor] = field(default_factory=dict)
+    eps: float | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -93,6 +97,15 @@ class Sample:
         plain = tuple(self.tensors[n] for n, operand in self.operands.items() if isinstance(operand, Plain))
         program = capture(Operation(self), Inputs.of(plain or torch.zeros(1)))
         return replace(program, given=frozenset(program.tensors))
+
+    @cached_property
+    def norms(self) -> dict[str, NormSite]:
+        """Norms that a cut can make up for."""
+        return {} if self.eps is None else norm_sites(Operation(self), self.program)
+
+    def run(self, *operands: Tensor) -> Any:
+        """The function, with what follows its operands."""
+        return self.function(*operands, *self.settings, *([] if self.eps is None else [self.eps]))
 
     @cached_property
     def counts(self) -> dict[tuple[str, int], int]:
@@ -139,6 +152,8 @@ class Operation(nn.Module):
     def __init__(self, sample: Sample) -> None:
         super().__init__()
         self.sample = sample
+        if sample.eps is not None:
+            self.eps = sample.eps
         for name, operand in sample.operands.items():
             tensor = sample.tensors[name]
             if isinstance(operand, Plain):
@@ -152,4 +167,4 @@ class Operation(nn.Module):
         given = iter(inputs)
         names = self.sample.operands
         operands = [getattr(self, name) if hasattr(self, name) else next(given) for name in names]
-        return self.sample.function(*operands, *self.sample.settings)
+        return self.sample.run(*operands)

@@ -1,0 +1,84 @@
+"""What a plan has to remember of an example call, so that the same graph can be made of a fresh model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surgery.analysis.graph_modules import GraphModel
+from surgery.analysis.graphs import Freedom, as_graph, freedom_of
+from surgery.errors import PlanError
+from surgery.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """A model was handed back as a captured graph.
+
+    Attributes:
+        reason: Why its own code could not run narrower.
+        args, kwargs: The example call as plain data: tensors by shape and dtype. None where it holds other objects.
+        dims: Which sizes of the inputs are free (see `Freedom`).
+        ones: Those that may be 1.
+    """
+
+    reason: str
+    args: Any
+    kwargs: Any
+    dims: str
+    ones: tuple[tuple[int, int], ...]
+
+
+def spec_of(whole: GraphModel, inputs: Inputs, reason: str) -> GraphSpec:
+    """What to remember of a graph and the call that it was captured with."""
+    freedom = freedom_of(whole)
+    try:
+        args, kwargs = _plain(list(inputs.args)), _plain(dict(inputs.kwargs))
+    except TypeError:
+        args = kwargs = None
+    return GraphSpec(reason, args, kwargs, freedom.dims, freedom.ones)
+
+
+def graph_again(model: nn.Module, spec: GraphSpec) -> GraphModel:
+    """The graph of a model that the spec's was made of, or of one like it; its weights may be on the meta device.
+
+    Raises:
+        PlanError: The example call cannot be made again.
+        CaptureError: The model is another.
+    """
+    if spec.args is None:
+        raise PlanError(
+            "the plan is for a captured graph, and its example call holds objects that cannot be stored",
+            "call shrink on the model again, with tensors, numbers and strings only",
+        )
+    inputs = Inputs(tuple(_made(spec.args)), _made(spec.kwargs))
+    return as_graph(model, inputs, Freedom(spec.dims, tuple((i, d) for i, d in spec.ones)))  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return {"tensor": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, tuple):
+        return {"tuple": [_plain(part) for part in value]}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"dict": {key: _plain(part) for key, part in value.items()}}
+    raise TypeError(type(value).__name__)
+
+
+def _made(plain: Any) -> Any:
+    if isinstance(plain, list | tuple):
+        return [_made(part) for part in plain]
+    if not isinstance(plain, dict):
+        return plain
+    if "tensor" in plain:
+        return torch.zeros(plain["tensor"], dtype=getattr(torch, plain["dtype"]))
+    if "tuple" in plain:
+        return tuple(_made(part) for part in plain["tuple"])
+    return {key: _made(part) for key, part in plain["dict"].items()}

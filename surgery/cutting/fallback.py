@@ -1,0 +1,92 @@
+"""Where a model's own code cannot run narrower: cut it as a captured graph, if that removes more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from surgery.analysis.graph_modules import GraphModel, rebound
+from surgery.analysis.graph_specs import spec_of
+from surgery.analysis.graphs import as_graph
+from surgery.coupling import Coupling
+from surgery.cutting.operate import Operation, operate
+from surgery.deciding.cuts import Cuts
+from surgery.deciding.study import Study
+from surgery.errors import CaptureError, InputError
+from surgery.layout import Bools, Ids
+
+C = TypeVar("C", bound=Cuts)
+
+
+def operate_anyhow(
+    study: Study,
+    kind: type[C],
+    *,
+    allowed: Bools | None = None,
+    columns: Bools | None = None,
+    round_to: int = 1,
+    kept: Sequence[tuple[Ids, str]] = (),
+    keep_class: bool = False,
+) -> Operation[C]:
+    """`operate`, on the model itself or, where its code holds channels back and a graph does not, on its graph.
+
+    Arguments as for `operate`; with `keep_class` the model itself is all that is tried.
+    """
+    own = operate(study, kind, allowed=allowed, columns=columns, round_to=round_to, kept=kept)
+    whole = None if keep_class or not own.forced else graph_study(study)
+    if whole is None:
+        return own
+    there = _Translation(study.coupling, whole.coupling)
+    other = operate(
+        whole,
+        kind,
+        allowed=None if allowed is None else there(allowed),
+        columns=None if columns is None else there(columns),
+        round_to=round_to,
+        kept=[(np.flatnonzero(there(_flags(channels, study.coupling))), why) for channels, why in kept],
+    )
+    if other.cuts.elements_left >= own.cuts.elements_left:
+        return own
+    assert isinstance(whole.model, GraphModel), "made so"
+    cuts = replace(other.cuts, graph=spec_of(whole.model, study.inputs, own.forced))
+    alive = ~_Translation(whole.coupling, study.coupling)(~other.alive)
+    return Operation(whole.model, cuts, alive, own.forced)
+
+
+def graph_study(study: Study) -> Study | None:
+    """The study of the model as a graph, on the model's own tensors; None where it cannot be captured so."""
+    if "graph" not in study.memo:
+        try:
+            study.memo["graph"] = Study.of(as_graph(study.model, study.inputs), study.inputs)
+        except (CaptureError, InputError):
+            study.memo["graph"] = None
+    known: Study | None = study.memo["graph"]
+    return None if known is None else known.with_weights_of(rebound(known.model, study.model))
+
+
+def _flags(channels: Ids, coupling: Coupling) -> Bools:
+    flags = np.zeros(coupling.n_channels, bool)
+    flags[channels] = True
+    return flags
+
+
+class _Translation:
+    """Channels of one coupling in terms of another of the same tensors: one counts where all of its units do."""
+
+    def __init__(self, here: Coupling, there: Coupling) -> None:
+        pairs = [(axis, there.axes[key]) for key, axis in here.axes.items() if key in there.axes]
+        same = [(a, b) for a, b in pairs if a.ids.shape == b.ids.shape]
+        empty = np.empty(0, np.int64)
+        self.source = np.concatenate([here.channel_of[a.ids].ravel() for a, _ in same] or [empty])
+        self.target = np.concatenate([there.channel_of[b.ids].ravel() for _, b in same] or [empty])
+        self.size = there.n_channels
+
+    def __call__(self, flags: Bools) -> Bools:
+        """The flags of the other coupling's channels."""
+        total = np.bincount(self.target, minlength=self.size)
+        held = np.bincount(self.target, flags[self.source], minlength=self.size)
+        translated: Bools = (total > 0) & (held == total)
+        return translated
