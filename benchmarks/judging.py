@@ -17,6 +17,7 @@ from tests.exactness import BOUND_FLOAT32, BOUND_FLOAT64, HEALTHY, Distance
 
 NARROW = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
+UNDECIDED = "nobody could tell"
 NOISY = 1e-2
 """A net whose own rounding in float32 is more than this of its spread says nothing about a cut."""
 
@@ -146,9 +147,9 @@ def _error(run: list[Tensor], truth: list[Tensor], scales: list[float]) -> float
 def faults(found: Distance) -> str:
     """Why a slim model is not exact, or why nobody could tell; "" where it is."""
     if found.health < HEALTHY:
-        return f"nobody could tell: the outputs vary by {found.health:.0e} of their largest value"
+        return f"{UNDECIDED}: the outputs vary by {found.health:.0e} of their largest value"
     if found.noise > NOISY:
-        return f"nobody could tell: the masked net's own rounding is {found.noise:.0e} of its spread"
+        return f"{UNDECIDED}: the masked net's own rounding is {found.noise:.0e} of its spread"
     if found.float64 > BOUND_FLOAT64:
         return f"wrong: relative error {found.float64:.1e} in float64"
     bound = max(BOUND_FLOAT32, 4 * found.noise)

@@ -23,7 +23,7 @@ from torch import nn
 import surgery
 from benchmarks.architecture import Architecture
 from benchmarks.architectures import ARCHITECTURES
-from benchmarks.judging import distance, faults, widened
+from benchmarks.judging import UNDECIDED, distance, faults, widened
 from benchmarks.preparations import PREPARATIONS, drawn, lively_
 from benchmarks.zoo_peer import peer_facts
 from surgery.cutting.cut import cut_
@@ -66,7 +66,7 @@ class Case:
             "stranded": sum(group.stranded for group in result.plan.groups),
             "kind": kind_of(result),
             "shrink_s": round(self.seconds, 2),
-            "exact": not self.fault,
+            "exact": None if self.fault.startswith(UNDECIDED) else not self.fault,
             **errors,
         }
 

@@ -116,7 +116,7 @@ def summary(facts: Row) -> str:
     rows = list(facts["rows"].values())
     verdicts = Counter(verdict(row).partition(" ")[0] for row in rows)
     judged = [row for row in rows if "exact" in row]
-    wrong = sum(not row["exact"] for row in judged)
+    wrong = sum(row["exact"] is False for row in judged)
     kinds = Counter(row["kind"] for row in judged)
     ruled = sum(not row["unruled_ops"] for row in rows if "unruled_ops" in row)
     exact = verdicts["exact"] + verdicts["pinned"]
@@ -126,6 +126,7 @@ def summary(facts: Row) -> str:
     sound = [found for found in runs if found["same_shapes"]]
     halved = [found for found in sound if found["params"][1] <= 0.5 * found["params"][0]]
     ended = sum(bool(found.get("ended")) for found in peers)
+    undecided = sum(row["exact"] is None for row in judged)
     lines = [
         f"| {len(rows)} architectures | surgery | {facts['peer']}, without hints |",
         "|---|---|---|",
@@ -133,6 +134,7 @@ def summary(facts: Row) -> str:
         f"| slim net runs, with outputs of the same shapes | {len(judged)} | {len(sound)} |",
         f"| slim net computes the masked one, exactly | {exact} | not promised |",
         f"| slim net computes something else | {wrong} | not judged |",
+        f"| nobody could tell: outputs of the random net hardly vary | {undecided} | |",
         f"| at most half left: of the removable parameters; of all | {verdicts['exact']} | {len(halved)} |",
         f"| exact, and more is left: pinned, with the reason | {verdicts['pinned']} | |",
         f"| the model's own class survives | {kinds['class']} | {len(runs)} |",

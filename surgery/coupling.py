@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -206,16 +207,23 @@ class Ledger:
     producers: list[tuple[str, int]] = field(default_factory=list)
     unruled: dict[str, list[str]] = field(default_factory=dict)
     anonymous: list[tuple[str, str, Ids]] = field(default_factory=list)
+    flags: Bools = field(default_factory=lambda: np.zeros(0, bool))
 
     def fresh(self, size: int) -> Ids:
         """`size` new ids."""
         self.n_ids += size
         return np.arange(self.n_ids - size, self.n_ids, dtype=np.int64)
 
+    def scratch(self) -> Bools:
+        """Room for a flag per unit, all False; whoever sets any clears them again."""
+        if self.flags.size < self.n_ids:
+            self.flags = np.zeros(2 * self.n_ids, bool)
+        return self.flags
+
     def close(self) -> Coupling:
         """Find the channels: the connected components of the ties."""
-        left = np.concatenate([a.ravel() for a, _ in self.ties] or [np.empty(0, np.int64)])
-        right = np.concatenate([b.ravel() for _, b in self.ties] or [np.empty(0, np.int64)])
+        kind = np.int32 if self.n_ids < 2**31 else np.int64  # what scipy counts in: nothing is copied
+        left, right = (_joined([pair[side] for pair in self.ties], kind) for side in (0, 1))
         graph = coo_array((np.ones(left.size, np.int8), (left, right)), shape=(self.n_ids, self.n_ids))
         n_channels, channel = connected_components(graph, directed=False) if self.n_ids else (0, np.empty(0, np.int64))
         return Coupling(
@@ -234,6 +242,11 @@ class Ledger:
             unruled={op: tuple(nodes) for op, nodes in self.unruled.items()},
             anonymous=tuple(self.anonymous),
         )
+
+
+def _joined(arrays: Sequence[Ids], kind: type[np.integer[Any]]) -> npt.NDArray[Any]:
+    flat = [array.ravel() for array in arrays] or [np.empty(0, np.int64)]
+    return np.concatenate(flat, dtype=kind, casting="same_kind")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -148,6 +148,14 @@ class Builder:
         self.calls.append((index, wires, len(results)))
 
 
+@runtime_checkable
+class Silent(Protocol):
+    """A step that knows what it means for parts of it to be zero (whole heads, units of a recurrence)."""
+
+    def silence_(self, how: int, generator: torch.Generator) -> None:
+        """Zero some of it."""
+
+
 DEAD = 1e-6
 
 
@@ -189,6 +197,9 @@ def enliven_(module: nn.Module, gene: Gene, *, zeros: bool) -> None:
             else:
                 normal(tensor, 0.4)
         if zeros and gene.zeros:
+            if isinstance(module, Silent) and gene.seed % 3:
+                module.silence_(gene.zeros, generator)
+                return
             for part in module.modules():
                 _zero_(part, gene, generator)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from tests import random_steps as steps
 from tests.random_builder import Builder, Gene, Skip
+from tests.random_kinds_tokens import TOKEN_KINDS
 from tests.random_ops import add_op
 
 
@@ -387,5 +388,5 @@ KINDS: dict[str, Callable[[Builder, Gene], None]] = {
     "conv": _conv, "norm": _norm, "activation": _activation, "residual": _residual, "depthwise": _depthwise,
     "binary": _binary, "cat": _cat, "pool": _pool, "block": _block, "split": _split, "glu": _glu, "shuffle": _shuffle,
     "transposed": _transposed, "linear": _linear, "reshape": _reshape, "constant": _constant, "pad": _pad,
-    "resample": _resample, "again": _again, "tied": _tied, "over_channels": _over_channels, "op": add_op,
+    "resample": _resample, "again": _again, "tied": _tied, "over_channels": _over_channels, "op": add_op, **TOKEN_KINDS,
 }  # fmt: skip

@@ -155,24 +155,41 @@ def _conserve(call: Call, rule: Rule, operands: Sequence[Value], answer: Any) ->
     incoming = [block for value in operands for block in value.layout.blocks]
     if not incoming:
         return
-    seen = np.zeros(call.ledger.n_ids, bool)
     outputs = answer if isinstance(answer, tuple) else (answer,)
-    for out in outputs:
-        layout = out.layout if isinstance(out, Value) else out
-        for block in layout.blocks if isinstance(layout, Layout) else ():
-            seen[block] = True
-    for ids in call.accounted:
-        seen[ids] = True
-    lost: list[Ids] = []
-    for ties in (call.tied, call.tied[::-1]):  # to and fro: ties of one call reach each other
-        for left, right in ties:
-            seen[right[seen[left]]] = True
-            seen[left[seen[right]]] = True
-        lost = [block[~seen[block]] for block in incoming if not seen[block].all()]
-        if not lost:
-            return
-    for ids in lost:
+    layouts = [out.layout if isinstance(out, Value) else out for out in outputs]
+    outgoing = [block for layout in layouts if isinstance(layout, Layout) for block in layout.blocks]
+    places = {_place(ids) for ids in (*outgoing, *call.accounted)}
+    unsure = [block for block in incoming if _place(block) not in places]
+    if not unsure:
+        return
+    for ids in _lost(call, unsure, [*outgoing, *call.accounted]):
         call.pin(ids, f"{call.op} lost track of it (a fault of its rule)")
+
+
+def _place(ids: Ids) -> tuple[int, int]:
+    """Where an array lies: views of all of it are at the same place."""
+    return ids.__array_interface__["data"][0], ids.nbytes
+
+
+def _lost(call: Call, blocks: Sequence[Ids], kept: Sequence[Ids]) -> list[Ids]:
+    """Units of some blocks that are neither among those kept nor tied to one that is."""
+    seen = call.ledger.scratch()
+    touched = [*kept, *(side for tie in call.tied for side in tie)]
+    try:
+        for ids in kept:
+            seen[ids] = True
+        lost: list[Ids] = []
+        for ties in (call.tied, call.tied[::-1]):  # to and fro: ties of one call reach each other
+            for left, right in ties:
+                seen[right[seen[left]]] = True
+                seen[left[seen[right]]] = True
+            lost = [block[~seen[block]] for block in blocks if not seen[block].all()]
+            if not lost:
+                break
+        return lost
+    finally:
+        for ids in touched:
+            seen[ids] = False
 
 
 def _alone(call: Call, operands: Sequence[Value], answer: Any) -> None:

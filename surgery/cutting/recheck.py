@@ -71,10 +71,10 @@ class _Inherited(Ledger):
         if fitting is not None:
             return coming.pop(fitting)
         if size == 1 or not coming:
-            return self.scratch(size)
+            return self.nobody(size)
         raise _DiffersError(f"{size} new channels where the plan has {coming[0].size}")
 
-    def scratch(self, size: int) -> Ids:
+    def nobody(self, size: int) -> Ids:
         """Ids that stand for nothing: the inner dim of a grouped weight."""
         self.n_ids += size
         return np.arange(self.n_ids - size, self.n_ids, dtype=np.int64)
@@ -237,7 +237,7 @@ def _ids_differ(
             if axis is None or size == 1:
                 continue
             grouped = axis.ids.ndim == 2
-            ids = ledger.scratch(size) if grouped else axis.ids[alive_ids[axis.ids]]
+            ids = ledger.nobody(size) if grouped else axis.ids[alive_ids[axis.ids]]
             if ids.size != size:
                 raise _DiffersError(f"{name} has {size} positions on dim {dim}, the plan {ids.size}")
             ledger.axes[name, dim] = Axis(name, dim, ids)

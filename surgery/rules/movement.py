@@ -248,9 +248,9 @@ def _with_copies(call: Call, layout: Layout, groups: Sequence[tuple[tuple[int, .
             if dim not in layout.stretched:
                 continue
             for index, block in enumerate(layout.blocks):
-                rows = [d for d in covered(block) if d in olds]
-                if rows and block.shape[dim] == 1 and block.size > 1:
-                    cells = copied(call, block, dim, layout.shape[dim], rows)
+                inside = [d for d in covered(block) if d in olds]
+                if inside and block.shape[dim] == 1 and block.size > 1:
+                    cells = copied(call, block, dim, layout.shape[dim], [d for d in inside if d < dim])
                     layout = Layout(
                         layout.shape, (*layout.blocks[:index], cells, *layout.blocks[index + 1 :]), layout.stretched
                     )

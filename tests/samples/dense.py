@@ -178,12 +178,6 @@ OTHERS = (
         {"x": (2, 6), "w": (6,)},
         held=("matmul of these shapes has no rule yet",),
     ),
-    Sample(
-        "matmul of two activations",
-        torch.matmul,
-        {"x": (2, 3, 6), "y": (2, 6, 5)},
-        held=("matmul of these shapes has no rule yet",),
-    ),
 )
 
 SAMPLES = (*WITH_A_WEIGHT, *OTHERS)

@@ -100,7 +100,7 @@ MEETING = (
         "add columns of a multi-head view",
         lambda x, y: x.view(2, 3, 4) + y,
         {"x": (2, 12), "y": (4,)},
-        free="x0 x1:4 y0",
+        free="x0 x1 y0",
     ),
     Sample(
         "add two joint blocks that cross: all is one channel, and one has to stay",
