@@ -23,6 +23,7 @@ from surgery.errors import InputError
 from surgery.inputs import Example, Inputs
 from surgery.layout import Bools, Ids
 from surgery.masks import apply_keep_masks_, bake, check_finite
+from surgery.pieces import empty
 from surgery.plans import Plan
 from surgery.progress import stage
 
@@ -271,9 +272,7 @@ def _with_rows_of(plan: Plan, study: Study, model: nn.Module) -> Plan:
     for name, dim in sides_of(study.program, study.coupling)[0]:
         if name not in given or study.coupling.axes[name, dim].ids.ndim == 2:
             continue
-        now, before = (
-            (t.detach().movedim(dim, 0) == 0).flatten(1).all(1) for t in (study.program.tensors[name], given[name])
-        )
+        now, before = (empty(tensor, dim) for tensor in (study.program.tensors[name], given[name]))
         if rows := torch.nonzero(now & ~before).flatten().tolist():
             zeros.append(Zeros(name, dim, tuple(rows)))
     return replace(plan, zeros=tuple(zeros))

@@ -7,9 +7,8 @@ each dim has the tensor's size, or 1 where nothing changes along it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,29 +27,41 @@ MAX_ELEMENTS = 1 << 26
 
 @dataclass(frozen=True)
 class Pattern:
-    """Where a weight holds anything but zeros over its kernel, `[conv_groups, outputs, inputs]`."""
+    """Where a weight holds anything but zeros over its kernel.
 
-    nonzero: Bools
+    Attributes:
+        rows: Outputs whose row is not all zero, `[conv_groups, outputs]`.
+        columns: Inputs whose column is not all zero, `[conv_groups, inputs]`.
+        nonzero: Element by element, `[conv_groups, outputs, inputs]`; None where every such row reads every such
+            column, as whole rows and columns of zeros leave it.
+    """
 
-    @cached_property
-    def rows(self) -> Bools:
-        """Outputs whose row is not all zero, `[g, o]`."""
-        return np.asarray(self.nonzero.any(2))
+    rows: Bools
+    columns: Bools
+    nonzero: Bools | None = None
 
-    @cached_property
-    def columns(self) -> Bools:
-        """Inputs whose column is not all zero, `[g, i]`."""
-        return np.asarray(self.nonzero.any(1))
+    @staticmethod
+    def of(nonzero: Bools) -> Pattern:
+        """The pattern of `[conv_groups, outputs, inputs]`."""
+        rows, columns = np.asarray(nonzero.any(2)), np.asarray(nonzero.any(1))
+        crossed = int(np.count_nonzero(nonzero)) == int((rows.sum(1) * columns.sum(1)).sum())
+        return Pattern(rows, columns, None if crossed else nonzero)
 
-    @cached_property
-    def _product(self) -> bool:
-        """Whether every such row reads every such column, as whole rows and columns of zeros leave it."""
-        most = int((self.rows.sum(1) * self.columns.sum(1)).sum())
-        return int(np.count_nonzero(self.nonzero)) == most
+    @staticmethod
+    def crossed(stretches: Iterable[Bools]) -> Pattern | None:
+        """The pattern of a weight in stretches of rows, `[rows, inputs]`; None where it has zeros elsewhere, too."""
+        rows, columns, count = [], [], 0
+        for stretch in stretches:
+            rows.append(stretch.any(1))
+            columns.append(stretch.any(0))
+            count += int(np.count_nonzero(stretch))
+        every: Bools = np.concatenate(rows)[None]
+        some: Bools = np.logical_or.reduce(columns)[None]
+        return Pattern(every, some) if count == int(every.sum()) * int(some.sum()) else None
 
     def rows_on(self, inputs: Bools) -> Bools:
         """Which rows read any of these inputs `[g, i]`; `[g, o]`."""
-        if self._product:
+        if self.nonzero is None:
             return self.rows & (self.columns & inputs).any(1, keepdims=True)
         block = max(1, AT_ONCE // (self.nonzero.shape[0] * self.nonzero.shape[2]))
         steps = range(0, self.nonzero.shape[1], block)
@@ -58,7 +69,7 @@ class Pattern:
 
     def columns_of(self, outputs: Bools) -> Bools:
         """Which columns any of these rows `[g, o]` reads; `[g, i]`."""
-        if self._product:
+        if self.nonzero is None:
             return self.columns & (self.rows & outputs).any(1, keepdims=True)
         found = np.zeros_like(self.columns)
         block = max(1, AT_ONCE // (self.nonzero.shape[0] * self.nonzero.shape[2]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 AT_ONCE = 1 << 20
@@ -16,3 +17,9 @@ def pieces(tensor: Tensor) -> Sequence[Tensor]:
         return (tensor,)
     stretches: Sequence[Tensor] = tensor.split(max(1, AT_ONCE * tensor.shape[0] // tensor.numel()))
     return stretches
+
+
+def empty(tensor: Tensor, dim: int) -> Tensor:
+    """Which positions of `dim` hold nothing but zeros, `[size]`, on the CPU."""
+    found = [(piece == 0).movedim(dim, 0).flatten(1).all(1) for piece in pieces(tensor.detach())]
+    return (torch.cat(found) if dim == 0 else torch.stack(found).all(0)).cpu()

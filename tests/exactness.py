@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 import surgery
+from surgery.analysis.graph_specs import graph_again
 from surgery.cutting.cut import cut_
 from surgery.masks import apply_keep_masks_, bake
 
@@ -114,7 +115,8 @@ def assert_exact(
         healthy: The least spread over the largest output that the model must show for the test to mean anything.
     """
     plain = bake(masked)  # what is baked is baked in the model's own precision
-    slim64 = cut_(copy.deepcopy(plain).double(), plan)
+    whole = copy.deepcopy(plain)
+    slim64 = cut_((whole if plan.graph is None else graph_again(whole, plan.graph)).double(), plan)
     found = distance(plain, slim, slim64, example, shapes)
     assert found.health >= healthy, f"a test that could not fail: {found}"
     assert found.float64 <= BOUND_FLOAT64, found
@@ -153,16 +155,21 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def shrunk(model: nn.Module, example: Example, **options: Any) -> surgery.Result:
+def shrunk(model: nn.Module, example: Example, *, kind: str = "class", **options: Any) -> surgery.Result:
     """Shrink without the package's own proof, and judge it by ours; the given model must not have changed.
 
-    Without a proof nothing can be put back: a fault shows here, not as a channel too many.
+    Without a proof nothing can be put back: a fault shows here, not as a channel too many. `kind` is what must come
+    out: the model's own "class" or its captured "graph".
     """
     judge = {key: options.pop(key) for key in ("shapes", "healthy") if key in options}
     before = fingerprint(model)
     result = surgery.shrink(model, example, prove=False, **options)
     assert fingerprint(model) == before, "the user's model was changed"
-    assert_plain(model, result.model)
+    if kind == "class":
+        assert_plain(model, result.model)
+    else:
+        assert type(result.model) is not type(model)
+    assert result.kind == kind
     masked = bake(model)
     if "keep_masks" in options:
         apply_keep_masks_(masked, options["keep_masks"])

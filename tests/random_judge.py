@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from torch import Tensor, nn
 
 import surgery
+from surgery.analysis.graph_specs import graph_again
 from surgery.cutting.cut import cut_
 from tests.exactness import BOUND_FLOAT32, BOUND_FLOAT64, outputs, redrawn
 
@@ -85,7 +86,8 @@ def judge(masked: nn.Module, slim: nn.Module, slim64: nn.Module, example: Inputs
 
 def assert_exact(masked: nn.Module, plan: surgery.Plan, slim: nn.Module, example: Inputs) -> Verdict:
     """The plan on a float64 copy is the masked net to 1e-9 of the spread; the slim net is it to rounding."""
-    verdict = judge(masked, slim, cut_(copy.deepcopy(masked).double(), plan), example)
+    wide = copy.deepcopy(masked).double()
+    verdict = judge(masked, slim, cut_(wide if plan.graph is None else graph_again(wide, plan.graph).double(), plan), example)
     assert verdict.float64 <= BOUND_FLOAT64, verdict
     assert verdict.float32 <= max(BOUND_FLOAT32, 4 * verdict.noise), verdict
     return verdict

@@ -35,7 +35,7 @@ def test_a_pattern_answers_for_large_weights(scattered: bool) -> None:
     nonzero = torch.rand(2, 1500, 700, generator=generator) < 0.001 if scattered else torch.ones(2, 1500, 700).bool()
     nonzero[:, ::2] = False
     nonzero[:, :, 3] = False
-    pattern = Pattern(nonzero.numpy())
+    pattern = Pattern.of(nonzero.numpy())
     inputs, outputs = torch.rand(2, 700, generator=generator) < 0.1, torch.rand(2, 1500, generator=generator) < 0.1
     assert torch.equal(torch.from_numpy(pattern.rows_on(inputs.numpy())), (nonzero & inputs[:, None]).any(2))
     assert torch.equal(torch.from_numpy(pattern.columns_of(outputs.numpy())), (nonzero & outputs[..., None]).any(1))

@@ -19,6 +19,7 @@ from surgery.deciding.reads import Reading
 from surgery.deciding.rescaling import rescaled
 from surgery.deciding.stranded import group_cuts
 from surgery.layout import Bools, Ids
+from surgery.pieces import empty as slice_is_empty
 from surgery.pieces import pieces
 from surgery.rules.convolution import oriented
 
@@ -83,7 +84,7 @@ def _already(program: Program, empty: dict[tuple[str, int], Bools], zeros: Zeros
     """
     zero = empty.get((zeros.name, zeros.dim))
     if zero is None:  # a table: nothing is contracted with it
-        zero = (program.tensors[zeros.name].detach().movedim(zeros.dim, 0).flatten(1) == 0).all(1).cpu().numpy()
+        zero = slice_is_empty(program.tensors[zeros.name], zeros.dim).numpy()
     positions = np.asarray(zeros.positions)
     return replace(zeros, positions=tuple(positions[zero[positions]].tolist()))
 

@@ -14,6 +14,7 @@ from surgery.deciding.cuts import GroupCut
 from surgery.deciding.dead import Decision
 from surgery.deciding.reads import Reading
 from surgery.layout import Bools, Ids
+from surgery.pieces import empty
 
 Rows = Mapping[str, tuple[Ids, Bools]]
 """By producer: the channel of each of its rows, and which rows are all zero."""
@@ -67,8 +68,7 @@ def _rows(
     for name, dim in producers:
         axis = coupling.axes.get((name, dim))
         if name not in found and axis is not None and axis.ids.ndim == 1:  # a table: nothing is contracted with it
-            table = program.tensors[name].detach().movedim(dim, 0).flatten(1)
-            found[name] = (coupling.channel_of[axis.ids], (table == 0).all(1).cpu().numpy())
+            found[name] = (coupling.channel_of[axis.ids], empty(program.tensors[name], dim).numpy())
     return found
 
 

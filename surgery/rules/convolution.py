@@ -12,7 +12,7 @@ from surgery.calls import Call, KnownCall, Value
 from surgery.coupling import KERNEL, Orientation
 from surgery.known import Known, Memo, Pattern
 from surgery.layout import Ids, Layout
-from surgery.pieces import pieces
+from surgery.pieces import AT_ONCE, pieces
 from surgery.registry import rule
 
 
@@ -253,14 +253,23 @@ def pattern_of(weight: Known, conv_groups: int, orientation: Orientation, memo: 
     key = (value.data_ptr(), value.shape, value.stride(), value.dtype, weight.shape, conv_groups, orientation)
     if key not in memo:
         full = oriented(weight.full(), conv_groups, orientation)
-        found = torch.empty(full.shape[0] * full.shape[1], full.shape[2], dtype=torch.bool)
-        done = 0
-        for rows in pieces(full.flatten(0, 1)):
-            found[done : (done := done + rows.shape[0])] = _any_element(rows)
         # the tensor stays alive, and its address its own
-        memo[key] = (value, Pattern(found.reshape(full.shape[:-1]).numpy()))
+        memo[key] = (value, _pattern(full))
     pattern: Pattern = memo[key][1]
     return pattern
+
+
+def _pattern(full: Tensor) -> Pattern:
+    """The pattern of `[g, o, i, k]`; a large one is looked at in pieces, and kept only where it is needed."""
+    if full.shape[0] == 1 and full.numel() > AT_ONCE:
+        crossed = Pattern.crossed(_any_element(rows).cpu().numpy() for rows in pieces(full[0]))
+        if crossed is not None:
+            return crossed
+    found = torch.empty(full.shape[0] * full.shape[1], full.shape[2], dtype=torch.bool)
+    done = 0
+    for rows in pieces(full.flatten(0, 1)):
+        found[done : (done := done + rows.shape[0])] = _any_element(rows)
+    return Pattern.of(found.reshape(full.shape[:-1]).numpy())
 
 
 def _any_element(rows: Tensor) -> Tensor:
