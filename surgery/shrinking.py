@@ -118,6 +118,10 @@ def carried_out(
                         f"the model disagrees with its own copy: {proof.failure}",
                         "the model is not a function of its inputs in eval mode; nothing was changed",
                     )
+                if done.cuts.graph is not None:
+                    said.append(f"its captured graph was not handed back, for {proof.failure}")
+                    keep_class = True
+                    continue
                 with stage("finding the group that disagrees"):
                     name = _put_back(study, done, kept, round_to, allowed, keep_class)
                 said.append(f"{name} was put back: without it the proof passes, with it {proof.failure}")

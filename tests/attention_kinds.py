@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from tests.attention_nets import HEADS, IN, OUT, TOKENS, WIDTH, Attention, by_hand
 from tests.nets import lively
 
+KEY_WIDTH = 5
+
 
 def with_parts(mix: Any, **parts: Any) -> Attention:
     """Separate q, k and v, and what `mix` needs beside them."""
@@ -112,12 +114,12 @@ class Grouped(nn.Module):
 
     def __init__(self, how: str, per: int = 2, shared: int = 2, *, causal: bool = False) -> None:
         super().__init__()
-        self.how, self.width, self.causal = how, WIDTH, causal
+        self.how, self.width, self.causal = how, KEY_WIDTH, causal
         self.num_heads, self.num_kv_heads, self.num_groups = per * shared, shared, per
-        self.q = nn.Linear(IN, per * shared * WIDTH)
-        self.k = nn.Linear(IN, shared * WIDTH)
-        self.v = nn.Linear(IN, shared * WIDTH)
-        self.o = nn.Linear(per * shared * WIDTH, OUT)
+        self.q = nn.Linear(IN, per * shared * KEY_WIDTH)
+        self.k = nn.Linear(IN, shared * KEY_WIDTH)
+        self.v = nn.Linear(IN, shared * KEY_WIDTH)
+        self.o = nn.Linear(per * shared * KEY_WIDTH, OUT)
 
     def repeated(self, x: Tensor) -> Tensor:
         if self.how == "repeat_interleave":

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 IN, HEADS, WIDTH, OUT, TOKENS = 6, 3, 4, 5, 7
 
+FUSED = ("chunk", "split", "unbind", "index", "heads, 3, width", "interleaved")
+APART = ("separate", "separate, free")
+
 Mix = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -32,16 +35,16 @@ def fused_rows(layout: str, heads: int, width: int) -> np.ndarray:
 class Attention(nn.Module):
     """q, k and v in separate layers or one fused in any layout; `mix` makes `[b, h, n, d]` of q, k, v.
 
-    Every size that the code writes is an attribute.
+    Every size that the code writes is an attribute, and there is one width for q, k and v; but where they are "free".
     """
 
     def __init__(
-        self, layout: str, mix: Mix, *, bias: bool = True, parts: dict[str, nn.Module] | None = None, bare: int = 0
+        self, layout: str, mix: Mix, *, bias: bool = True, parts: dict[str, nn.Module | nn.Parameter] | None = None
     ) -> None:
         super().__init__()
         self.heads, self.width, self.layout, self.mix = HEADS, WIDTH, layout, mix
         self.inner = HEADS * WIDTH
-        if layout == "separate":
+        if layout in APART:
             self.q, self.k, self.v = (nn.Linear(IN, self.inner, bias=bias) for _ in range(3))
         else:
             self.qkv = nn.Linear(IN, 3 * self.inner, bias=bias)
@@ -52,7 +55,7 @@ class Attention(nn.Module):
     def apart(self, x: Tensor) -> tuple[Tensor, ...]:
         """q, k and v as `[b, h, n, d]`."""
         b, n, _ = x.shape
-        if self.layout == "separate":
+        if self.layout in APART:
             whole = self.q(x), self.k(x), self.v(x)
         elif self.layout == "chunk":
             whole = self.qkv(x).chunk(3, -1)
@@ -67,7 +70,8 @@ class Attention(nn.Module):
             return self.qkv(x).view(b, n, self.heads, 3 * self.width).transpose(1, 2).chunk(3, -1)
         else:
             return self.qkv(x).view(b, n, self.heads, self.width, 3).transpose(1, 2).unbind(-1)
-        return tuple(part.view(b, n, self.heads, self.width).transpose(1, 2) for part in whole)
+        width = -1 if self.layout == "separate, free" else self.width
+        return tuple(part.view(b, n, self.heads, width).transpose(1, 2) for part in whole)
 
     def forward(self, x: Tensor, *more: Tensor) -> Tensor:
         q, k, v = self.apart(x.transpose(1, 2))
@@ -76,12 +80,11 @@ class Attention(nn.Module):
 
     def rows(self, part: str) -> tuple[nn.Linear, np.ndarray]:
         """The layer that makes q, k or v, and its rows `[heads, width]`."""
-        if self.layout == "separate":
+        if self.layout in APART:
             return getattr(self, part), np.arange(self.inner).reshape(self.heads, self.width)
         return self.qkv, fused_rows(self.layout, self.heads, self.width)["qkv".index(part)]
 
 
-LAYOUTS = ("separate", "chunk", "split", "unbind", "index", "heads, 3, width", "interleaved")
 
 
 def by_hand(m: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,10 @@ from hypothesis import HealthCheck, Phase, settings
 from torch import Tensor, nn
 
 import surgery
+from surgery.analysis.graph_modules import GraphModel, rebound
 from surgery.analysis.graph_specs import graph_again
 from surgery.cutting.cut import cut_
+from surgery.proof.float64 import float64_run
 from tests.exactness import BOUND_FLOAT32, BOUND_FLOAT64, outputs, redrawn
 
 FUZZ = int(os.environ.get("SURGERY_FUZZ", "0"))
@@ -74,7 +77,8 @@ def judge(masked: nn.Module, slim: nn.Module, slim64: nn.Module, example: Inputs
             scales.append(largest * (spreads[-1] if spreads[-1] >= INSENSITIVE else 1.0))
         sensitivity = min(sensitivity, *spreads)
         for args, truth in zip(inputs, truths, strict=True):
-            wide = outputs(slim64, args, torch.float64)
+            with float64_run() if isinstance(slim64, GraphModel) else nullcontext():
+                wide = outputs(slim64, args, torch.float64)
             narrow, own = outputs(slim, args, torch.float32), outputs(masked, args, torch.float32)
             assert [o.shape for o in wide] == [o.shape for o in truth] == [o.shape for o in narrow]
             for index, scale in enumerate(scales):
@@ -87,7 +91,9 @@ def judge(masked: nn.Module, slim: nn.Module, slim64: nn.Module, example: Inputs
 def assert_exact(masked: nn.Module, plan: surgery.Plan, slim: nn.Module, example: Inputs) -> Verdict:
     """The plan on a float64 copy is the masked net to 1e-9 of the spread; the slim net is it to rounding."""
     wide = copy.deepcopy(masked).double()
-    verdict = judge(masked, slim, cut_(wide if plan.graph is None else graph_again(wide, plan.graph).double(), plan), example)
+    if plan.graph is not None:
+        wide = rebound(graph_again(masked, plan.graph), wide).to(torch.float64)
+    verdict = judge(masked, slim, cut_(wide, plan), example)
     assert verdict.float64 <= BOUND_FLOAT64, verdict
     assert verdict.float32 <= max(BOUND_FLOAT32, 4 * verdict.noise), verdict
     return verdict

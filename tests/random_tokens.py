@@ -95,6 +95,8 @@ class Attention(nn.Module):
             angles = torch.arange(tokens)[:, None] * torch.arange(1, style.width // 2 + 1)[None] * 0.4
             self.register_buffer("cos", torch.cat((angles, angles), -1).cos(), persistent=False)
             self.register_buffer("sin", torch.cat((angles, angles), -1).sin(), persistent=False)
+        if style.kernel == "baddbmm":
+            self.register_buffer("zero", torch.zeros(1, tokens, tokens), persistent=False)
         if style.mask == "buffer":
             self.register_buffer("hidden", torch.ones(tokens, tokens).triu(1).bool(), persistent=False)
 
@@ -163,7 +165,7 @@ class Attention(nn.Module):
             (b, h, n, _), d = q.shape, v.shape[-1]
             q, k, v = (each.reshape(b * h, n, -1) for each in (q, k, v))
             if style.kernel == "baddbmm":
-                scores = torch.baddbmm(torch.zeros(n, n, dtype=q.dtype), q, k.transpose(1, 2)) * factor[style.scale]
+                scores = torch.baddbmm(self.zero.to(q.dtype), q, k.transpose(1, 2)) * factor[style.scale]
             else:
                 scores = torch.bmm(q * factor[style.scale], k.transpose(1, 2))
             return torch.bmm(scores.softmax(-1), v).view(b, h, n, d)

@@ -244,7 +244,11 @@ def _program(
         lifted: Constant tensors by placeholder; some are the model's own under another name.
         written: Names of buffers that the program writes at its end.
     """
-    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    everything = dict(model.named_parameters(remove_duplicate=False)) | dict(
+        model.named_buffers(remove_duplicate=False)
+    )
+    tensors = {name: tensor for name, tensor in everything.items() if not name.startswith(GRAPH_CONSTANT)}
+    lifted = {**lifted, **{place: everything[name] for place, name in own.items() if name.startswith(GRAPH_CONSTANT)}}
     canonical: dict[Any, str] = {}
     aliases: dict[str, list[str]] = {}
     name_of: dict[str, str] = {}
@@ -273,6 +277,10 @@ def _program(
         lifted=made,
         mutated=frozenset(mutated),
     )
+
+
+GRAPH_CONSTANT = "_graph_constant"
+"""What buffers of a captured graph are called that hold constants of the code."""
 
 
 def _identity(tensor: Tensor) -> Any:

@@ -7,7 +7,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+import torch
+from torch import nn
 
+from surgery.analysis.capture import evaluating
 from surgery.analysis.graph_modules import GraphModel, rebound
 from surgery.analysis.graph_specs import spec_of
 from surgery.analysis.graphs import as_graph
@@ -16,7 +19,11 @@ from surgery.cutting.operate import Operation, operate
 from surgery.deciding.cuts import Cuts
 from surgery.deciding.study import Study
 from surgery.errors import CaptureError, InputError
+from surgery.inputs import Inputs
 from surgery.layout import Bools, Ids
+
+WORTH = 0.95
+"""A graph is handed back where it leaves at most this share of what the model's own class would leave."""
 
 C = TypeVar("C", bound=Cuts)
 
@@ -48,7 +55,7 @@ def operate_anyhow(
         round_to=round_to,
         kept=[(np.flatnonzero(there(_flags(channels, study.coupling))), why) for channels, why in kept],
     )
-    if other.cuts.elements_left >= own.cuts.elements_left:
+    if other.cuts.elements_left > WORTH * own.cuts.elements_left:
         return own
     assert isinstance(whole.model, GraphModel), "made so"
     cuts = replace(other.cuts, graph=spec_of(whole.model, study.inputs, own.forced))
@@ -57,14 +64,37 @@ def operate_anyhow(
 
 
 def graph_study(study: Study) -> Study | None:
-    """The study of the model as a graph, on the model's own tensors; None where it cannot be captured so."""
+    """The study of the model as a graph, on the model's own tensors; None where no graph does all that it does."""
     if "graph" not in study.memo:
         try:
-            study.memo["graph"] = Study.of(as_graph(study.model, study.inputs), study.inputs)
+            whole = as_graph(study.model, study.inputs)
+            fits = not _refuses_more(whole, study.model, study.inputs)
+            study.memo["graph"] = Study.of(whole, study.inputs) if fits else None
         except (CaptureError, InputError):
             study.memo["graph"] = None
     known: Study | None = study.memo["graph"]
     return None if known is None else known.with_weights_of(rebound(known.model, study.model))
+
+
+def _refuses_more(whole: nn.Module, model: nn.Module, inputs: Inputs) -> bool:
+    """Whether the model takes a batch or a size that its graph does not: code that counts in Python, as windows do."""
+    batches = (inputs.with_batch(size, size) for size in (1, 3))
+    with evaluating(model), evaluating(whole), torch.no_grad():
+        for candidates in ([b for b in batches if b is not None], list(inputs.resized(0))):
+            for candidate in candidates:
+                if _runs(model, candidate):
+                    if not _runs(whole, candidate):
+                        return True
+                    break
+    return False
+
+
+def _runs(model: nn.Module, inputs: Inputs) -> bool:
+    try:
+        inputs.call(model)
+    except Exception:  # a model may refuse a shape with any error
+        return False
+    return True
 
 
 def _flags(channels: Ids, coupling: Coupling) -> Bools:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -32,3 +32,7 @@ def correct_numbers_(model: nn.Module) -> None:
             module.flatten_parameters()
         elif isinstance(module, nn.Embedding):
             module.num_embeddings, module.embedding_dim = module.weight.shape
+        elif isinstance(getattr(module, "normalized_shape", None), tuple):  # nn.RMSNorm, and others by its example
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, Tensor) and weight.dim() == len(module.normalized_shape):
+                module.normalized_shape = tuple(weight.shape)

@@ -83,6 +83,7 @@ def operate(
     while True:
         decision = decide(study.case, allowed=allowed, round_to=round_to, kept=staying)
         unequal = uneven(study.model, study.program, study.coupling, decision.alive, tries.evened)
+        forced = forced or (unequal[1] if unequal is not None else "")
         unequal = unequal or unscalable(study.program, study.coupling, decision.alive)
         if unequal is not None:
             staying.append(unequal)

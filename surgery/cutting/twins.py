@@ -31,14 +31,21 @@ def twin(model: Model, convert: Callable[[Tensor], Tensor]) -> Model:
 
 
 def float64_copy(model: Model) -> Model:
-    """A copy of `model` that computes in float64 (complex128): parameters, buffers and other tensors it holds."""
+    """A copy of `model` that computes in float64 (complex128): parameters, buffers and other tensors it holds.
+
+    An RMSNorm without an eps of its own takes that of its dtype: the copy gets the model's.
+    """
 
     def widen(tensor: Tensor) -> Tensor:
         if tensor.is_floating_point():
             return tensor.to(torch.float64, copy=True)
         return tensor.to(torch.complex128, copy=True) if tensor.is_complex() else tensor.clone()
 
-    return twin(model, widen).double()
+    wide = twin(model, widen).double()
+    for before, after in zip(model.modules(), wide.modules(), strict=True):
+        if isinstance(before, nn.RMSNorm) and before.eps is None and before.weight is not None:
+            after.eps = torch.finfo(before.weight.dtype).eps
+    return wide
 
 
 def meta_copy(model: Model) -> Model:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from surgery.calls import Call, KnownCall, Value
 from surgery.known import Known, compressed
-from surgery.layout import Layout, Shape, compress, covered, reshape_groups, reshaped
+from surgery.layout import Ids, Layout, Shape, compress, covered, on_dim, reshape_groups, reshaped
 from surgery.registry import Rule, rule
 from surgery.rules.copies import copied
 from surgery.rules.pointwise import merge
@@ -71,9 +71,18 @@ def _in_order(call: Call, layout: Layout, step: Callable[[Tensor], Tensor]) -> L
         after = step(array)
         order = [place[after.stride(d)] for d in range(after.dim()) if after.shape[d] > 1]
         late = {b for i, a in enumerate(order) for b in order[i + 1 :] if b < a}
+        if late and len(order) == 2 and abs(order[0] - order[1]) > 1:  # heads and their width, with tokens between
+            rows, columns = (_lone(call, block, d) for d in sorted(order))
+            call.outer(rows, columns, block)
+            continue
         held = call.hold(Layout(layout.shape, (block,)), sorted(late), "")
         (blocks[index],) = held.blocks
     return Layout(layout.shape, tuple(blocks), layout.stretched)
+
+
+def _lone(call: Call, block: Ids, dim: int) -> Ids:
+    """New units for the positions of one dim of a block."""
+    return on_dim(call.fresh(block.shape[dim], "rows"), block.ndim, dim)
 
 
 @movement("aten.permute.default", "aten.permute_copy.default", reorders=True)
@@ -173,8 +182,8 @@ def repeat_interleave(call: Call, input: Value, repeats: int, dim: int | None = 
     dim = dim % layout.rank if dim else 0
     block = layout.block_of(dim)
     others = [other for other in layout.blocks if other is not block]
-    if block is None or repeats == 1:
-        return Layout(call.shape, layout.blocks)
+    if block is None or repeats == 1:  # one for all is as good as stretched
+        return Layout(call.shape, layout.blocks, (dim,) if layout.shape[dim] == 1 < repeats else ())
     apart = np.expand_dims(block, dim + 1)
     cells = copied(call, apart, dim + 1, repeats, [dim])
     return Layout(
