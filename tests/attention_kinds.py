@@ -38,9 +38,7 @@ def _relative_sdpa(m: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def relative(*, sdpa: bool) -> Attention:
     """A bias of the distance, for sequences of up to TOKENS tokens."""
-    return with_parts(
-        _relative_sdpa if sdpa else _relative, table=nn.Parameter(torch.zeros(2 * TOKENS - 1, HEADS))
-    )
+    return with_parts(_relative_sdpa if sdpa else _relative, table=nn.Parameter(torch.zeros(2 * TOKENS - 1, HEADS)))
 
 
 def _talking(m: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -56,7 +54,7 @@ def talking() -> Attention:
 
 def _turned(x: Tensor) -> Tensor:
     """Rotary positions, halves against each other."""
-    n, d = x.shape[-2:]
+    n = x.shape[-2]
     angle = torch.arange(n)[:, None] * (0.5 ** torch.arange(2))[None, :]
     angle = torch.cat([angle, angle], -1)
     first, second = x.chunk(2, -1)

@@ -85,8 +85,6 @@ class Attention(nn.Module):
         return self.qkv, fused_rows(self.layout, self.heads, self.width)["qkv".index(part)]
 
 
-
-
 def by_hand(m: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax written out; the scale is a number of the module."""
     return (q @ k.transpose(-2, -1) * 0.5).softmax(-1) @ v
@@ -128,7 +126,7 @@ def einsummed(m: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def batched(m: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Heads become part of the batch: bmm."""
-    b, h, n, d = q.shape
+    b, h, n, _ = q.shape
     q, k, v = (t.reshape(b * h, n, -1) for t in (q, k, v))
     return torch.bmm(torch.bmm(q, k.transpose(1, 2)).mul(0.5).softmax(-1), v).view(b, h, n, -1)
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import surgery
 from surgery.analysis.graph_modules import GraphModel, rebound
 from surgery.analysis.graph_specs import graph_again
 from surgery.cutting.cut import cut_
+from surgery.cutting.twins import float64_copy
 from surgery.proof.float64 import float64_run
 from tests.exactness import BOUND_FLOAT32, BOUND_FLOAT64, outputs, redrawn
 
@@ -64,7 +64,7 @@ def shapes_taken(masked: nn.Module, example: Inputs) -> list[tuple[int, int]]:
 
 def judge(masked: nn.Module, slim: nn.Module, slim64: nn.Module, example: Inputs) -> Verdict:
     """The worst distance over several shapes, two fresh inputs each."""
-    masked64 = copy.deepcopy(masked).double()
+    masked64 = float64_copy(masked)
     worst64 = worst32 = noise = 0.0
     sensitivity = float("inf")
     for batch, grow in shapes_taken(masked, example):
@@ -90,7 +90,7 @@ def judge(masked: nn.Module, slim: nn.Module, slim64: nn.Module, example: Inputs
 
 def assert_exact(masked: nn.Module, plan: surgery.Plan, slim: nn.Module, example: Inputs) -> Verdict:
     """The plan on a float64 copy is the masked net to 1e-9 of the spread; the slim net is it to rounding."""
-    wide = copy.deepcopy(masked).double()
+    wide = float64_copy(masked)
     if plan.graph is not None:
         wide = rebound(graph_again(masked, plan.graph), wide).to(torch.float64)
     verdict = judge(masked, slim, cut_(wide, plan), example)

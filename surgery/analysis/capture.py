@@ -148,6 +148,15 @@ def recorded(model: nn.Module, inputs: Inputs, device: torch.device | None = Non
     return None if aliasing_writes(tape.graph) else _program(model, tape.graph, tape.own, tape.lifted)
 
 
+def ops_called(model: nn.Module, inputs: Inputs) -> list[Any] | None:
+    """The ops of straight-line code in order, in eval mode; None where the code is not, or refuses the inputs."""
+    with _prepared(model):
+        try:
+            return [node.target for node in record(model, inputs).graph.nodes if node.op == "call_function"]
+        except Exception:  # whatever a model raises
+            return None
+
+
 @contextmanager
 def _prepared(model: nn.Module) -> Iterator[None]:
     with evaluating(model), warnings.catch_warnings(), _quiet():

@@ -83,6 +83,15 @@ def freedom_of(whole: GraphModel) -> Freedom:
     return Freedom(whole.captured.dims, tuple(sorted(whole.captured.guards.ones)))
 
 
+def _say_eps_(node: fx.Node) -> None:
+    """An RMSNorm without an eps takes that of its dtype; a graph that is run in another keeps it."""
+    if node.target is torch.ops.aten.rms_norm.default:
+        found = dict(zip(("input", "normalized_shape", "weight", "eps"), node.args, strict=False)) | node.kwargs
+        if found.get("eps") is None:
+            eps = torch.finfo(_val(node).dtype).eps
+            node.args, node.kwargs = (node.args[0], node.args[1], found.get("weight"), eps), {}
+
+
 class _Writer:
     """Writes the graph of a graph module, node by node, from an exported program (mutable)."""
 
@@ -117,6 +126,7 @@ class _Writer:
             if node.op == "get_attr":
                 self.new[node] = self._attribute(self._held_program(str(node.target)))
             elif node.op == "call_function" and not _unsaid(node):
+                _say_eps_(node)
                 self._call(node)
             elif node.op == "output":
                 self._output(node)

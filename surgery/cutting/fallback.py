@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from surgery.analysis.capture import evaluating
+from surgery.analysis.capture import evaluating, ops_called
 from surgery.analysis.graph_modules import GraphModel, rebound
 from surgery.analysis.graph_specs import spec_of
 from surgery.analysis.graphs import as_graph
@@ -65,6 +65,8 @@ def operate_anyhow(
 
 def graph_study(study: Study) -> Study | None:
     """The study of the model as a graph, on the model's own tensors; None where no graph does all that it does."""
+    if "graph" not in study.memo and not _one_way(study.model, study.inputs):
+        study.memo["graph"] = None
     if "graph" not in study.memo:
         try:
             whole = as_graph(study.model, study.inputs)
@@ -74,6 +76,15 @@ def graph_study(study: Study) -> Study | None:
             study.memo["graph"] = None
     known: Study | None = study.memo["graph"]
     return None if known is None else known.with_weights_of(rebound(known.model, study.model))
+
+
+def _one_way(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether the model's code calls the same ops at another size (quick; where that is not known, it may)."""
+    here = ops_called(model, inputs)
+    if here is None:
+        return True
+    found = (ops_called(model, candidate) for candidate in inputs.resized(0))
+    return next((there == here for there in found if there is not None), True)
 
 
 def _refuses_more(whole: nn.Module, model: nn.Module, inputs: Inputs) -> bool:

@@ -32,7 +32,7 @@ def correct_numbers_(model: nn.Module) -> None:
             module.flatten_parameters()
         elif isinstance(module, nn.Embedding):
             module.num_embeddings, module.embedding_dim = module.weight.shape
-        elif isinstance(getattr(module, "normalized_shape", None), tuple):  # nn.RMSNorm, and others by its example
+        elif isinstance(shape := getattr(module, "normalized_shape", None), tuple):  # nn.RMSNorm, and those like it
             weight = getattr(module, "weight", None)
-            if isinstance(weight, Tensor) and weight.dim() == len(module.normalized_shape):
-                module.normalized_shape = tuple(weight.shape)
+            if isinstance(weight, Tensor) and weight.dim() == len(shape):
+                setattr(module, "normalized_shape", tuple(weight.shape))  # noqa: B010 any module's

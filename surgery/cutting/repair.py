@@ -111,7 +111,12 @@ def find_edits(
             if key in edits and edits[key].new != edit.new:
                 clashes.add(key)
             edits[key] = edit
-    unsure = {key for key, edit in edits.items() if (edit.module, edit.old) in steady and edit.module not in bold}
+    sharing = {(e.module, e.attribute) for e in _copies(model, program, coupling, alive_ids) if _counts_copies(e)}
+    unsure = {
+        key
+        for key, edit in edits.items()
+        if (edit.module, edit.old) in steady and edit.module not in bold and key[:2] not in sharing
+    }
     return tuple(edit for key, edit in edits.items() if key not in clashes | unsure)
 
 
@@ -203,6 +208,11 @@ def _copies(model: nn.Module, program: Program, coupling: Coupling, alive_ids: B
             named = [name for name in holding if SHARING.search(name)]
             for name in named or (holding if len(holding) == 1 else []):
                 yield Edit(path, name, old, left.shape[made.dim])
+
+
+def _counts_copies(edit: Edit) -> bool:
+    """Whether the name says so: code that is not run on these inputs (with a mask, say) may go by it, too."""
+    return SHARING.search(edit.attribute) is not None
 
 
 def changed_sizes(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> dict[int, int]:

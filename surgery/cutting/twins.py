@@ -43,8 +43,9 @@ def float64_copy(model: Model) -> Model:
 
     wide = twin(model, widen).double()
     for before, after in zip(model.modules(), wide.modules(), strict=True):
-        if isinstance(before, nn.RMSNorm) and before.eps is None and before.weight is not None:
-            after.eps = torch.finfo(before.weight.dtype).eps
+        if isinstance(before, nn.RMSNorm) and isinstance(after, nn.RMSNorm) and before.eps is None:
+            dtype = torch.get_default_dtype() if before.weight is None else before.weight.dtype
+            after.eps = torch.finfo(dtype).eps
     return wide
 
 
