@@ -10,10 +10,11 @@ from tests.random_ops_layers import LAYERS
 from tests.random_ops_movement import MOVEMENT
 from tests.random_ops_pointwise import POINTWISE, Function
 from tests.random_ops_positions import POSITIONS
+from tests.random_ops_products import PRODUCTS
 from tests.random_ops_reductions import REDUCTIONS
 from tests.random_ops_space import SPACE
 
-FUNCTIONS: dict[str, Function] = POINTWISE | MOVEMENT | REDUCTIONS | SPACE | POSITIONS
+FUNCTIONS: dict[str, Function] = POINTWISE | MOVEMENT | REDUCTIONS | SPACE | POSITIONS | PRODUCTS
 
 OPS = (*FUNCTIONS, *LAYERS)
 """The names of all ops that an `op` gene can add."""

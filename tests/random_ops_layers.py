@@ -64,6 +64,18 @@ class LastLayerNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class PixelRecurrence(nn.Module):
+    """A recurrent layer that reads a map pixel by pixel."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        read: Tensor = self.layer(x.flatten(2).transpose(1, 2))[0]
+        return read.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
 class PixelProduct(steps.Product):
     """`mm`, `matmul`, or `addmm` with a bias, of every pixel's channels and the weight."""
 
@@ -139,5 +151,9 @@ LAYERS: dict[str, Layer] = {
     "aten.layer_norm.default": lambda c, o, x: LastLayerNorm(c),
     "aten.rms_norm.default": lambda c, o, x: LastRMSNorm(c),
     "aten.prelu.default": lambda c, o, x: nn.PReLU(c),
+    "aten.lstm.input": lambda c, o, x: PixelRecurrence(nn.LSTM(c, o, batch_first=True)),
+    "aten.gru.input": lambda c, o, x: PixelRecurrence(nn.GRU(c, o, batch_first=True, bidirectional=o % 2 == 0)),
+    "aten.rnn_tanh.input": lambda c, o, x: PixelRecurrence(nn.RNN(c, o, 2, batch_first=True)),
+    "aten.rnn_relu.input": lambda c, o, x: PixelRecurrence(nn.RNN(c, o, batch_first=True, nonlinearity="relu")),
     "aten.embedding.default": lambda c, o, x: Positions(x.shape[2], c),
 }

@@ -80,7 +80,11 @@ def test_norms_of_q_and_k_inside_heads(make: Callable[[], Attention]) -> None:
     """Heads and positions of v go; what the norm averages over is exact or stays with that reason."""
     assert lost(deafen_(make(), HEAD)) == WHOLE_HEAD
     assert lost(silence_(make(), "v", HEAD, 0.7)) == WHOLE_HEAD
-    assert lost(deafen_(make(), SCATTERED), "graph") == 3 * (ROWS + COLUMNS)
+    narrow = surgery.shrink(deafen_(make(), SCATTERED), X)
+    assert narrow.kind == "graph"
+    assert narrow.proof is not None
+    assert narrow.proof.passed
+    assert narrow.params_before - narrow.params_after == 3 * (ROWS + COLUMNS)
     aligned = [(h, 1) for h in range(3)]
     net = silence_(silence_(make(), "q", aligned), "k", aligned)
     result = surgery.shrink(net, X)
@@ -150,22 +154,20 @@ def grouped(how: str, per: int, shared: int, *, causal: bool = False) -> Grouped
 
 
 HOWS = ("enable_gqa", "expand", "repeat_interleave", "broadcast")
-SIZES = [(2, 2), (3, 2), (2, 3)]
-"""Query heads per key head, and key heads."""
+SIZES = [("expand", 2, 2), ("expand", 2, 3), *((how, 3, 2) for how in HOWS)]
+"""How, query heads per key head, and key heads."""
 
 QUERY = KEY_WIDTH * (ROWS + COLUMNS)
 
 
-@pytest.mark.parametrize(("per", "shared"), SIZES)
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize(("how", "per", "shared"), SIZES)
 def test_a_key_head_goes_with_all_of_its_query_heads(how: str, per: int, shared: int) -> None:
     count = KEY_WIDTH * 2 * ROWS + per * QUERY
     assert lost(heads_(grouped(how, per, shared), "o", range(per, 2 * per))) == count
     assert lost(heads_(grouped(how, per, shared, causal=True), "v", [1], 0.7)) == count
 
 
-@pytest.mark.parametrize(("per", "shared"), SIZES)
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize(("how", "per", "shared"), SIZES)
 def test_one_query_head_of_every_key_head_goes_wherever_it_is(how: str, per: int, shared: int) -> None:
     kind = "graph" if how == "broadcast" else "class"
     places = [s * per + (s + 1) % per for s in range(shared)]
@@ -178,20 +180,17 @@ def test_one_query_head_of_every_key_head_goes_wherever_it_is(how: str, per: int
 @pytest.mark.parametrize(("how", "kind"), [("enable_gqa", "class"), ("broadcast", "graph")])
 def test_one_key_head_for_all(how: str, kind: str) -> None:
     """Multi-query: any query head may go alone."""
-    assert lost(heads_(grouped(how, 4, 1), "o", [1]), kind) == QUERY
     assert lost(heads_(grouped(how, 4, 1), "o", [0, 3]), kind) == 2 * QUERY
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", ["enable_gqa", "repeat_interleave"])
 def test_positions_of_grouped_heads(how: str) -> None:
     """Different ones for different key heads, the same ones for the query heads of one."""
     same = [1, 5 + 1, 10 + 3, 15 + 3]
     assert lost(rows_(grouped(how, 2, 2), "q", same), "graph") == ROWS * (4 + 2)
     assert lost(rows_(grouped(how, 2, 2), "k", [1, 5 + 3]), "graph") == ROWS * (4 + 2)
     assert lost(rows_(grouped(how, 2, 2), "q", [1, 5 + 2, 10 + 3, 15 + 3])) == 0
-    result = surgery.shrink(rows_(grouped(how, 2, 2), "v", [1, 5 + 3], 0.6), X)
-    assert result.params_before - result.params_after in (ROWS * 2 + COLUMNS * 4, 0)
-    assert result.plan.empty == (how == "broadcast")
+    assert lost(rows_(grouped(how, 2, 2), "v", [1, 5 + 3], 0.6), "graph") == ROWS * 2 + COLUMNS * 4
 
 
 # torch's own modules: their code asserts their sizes
@@ -255,6 +254,7 @@ def lost_of(net: nn.Module, *inputs: Tensor, **options: Any) -> int:
     return result.params_before - result.params_after
 
 
+@pytest.mark.slow
 def test_transformer_decoder_layer() -> None:
     net = lively(Tokens(nn.TransformerDecoderLayer(12, 3, 20, batch_first=True)))
     kill_(net.body.self_attn, "o")
@@ -264,6 +264,8 @@ def test_transformer_decoder_layer() -> None:
     assert lost_of(net, WIDE, MEMORY, keep_class=True) == NEURONS
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
 def test_transformer() -> None:
     net = lively(Tokens(nn.Transformer(12, 3, 1, 1, 20, batch_first=True)))
     encoder, decoder = net.body.encoder.layers[0], net.body.decoder.layers[0]

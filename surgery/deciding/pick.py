@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from surgery.coupling import Coupling
 from surgery.layout import Bools, Ids
@@ -26,7 +28,7 @@ def lowest(
         taken: Channels that will stay although they are chosen (carriers), `[n_channels]`; they count as staying.
     """
     atom_of, cells, bound = _atoms(coupling)
-    members = np.flatnonzero(~coupling.virtual)
+    members = np.flatnonzero(~coupling.virtual & ~bound)
     sizes = np.bincount(coupling.group_of[members], minlength=int(coupling.group_of.max(initial=-1)) + 1)
     keep = np.maximum(np.ceil(sizes * keep_ratio - 1e-9).astype(np.int64), 1)
     keep = np.minimum(-(-keep // round_to) * round_to, sizes)
@@ -36,7 +38,7 @@ def lowest(
     atoms = np.unique(atom_of[members])
     score = np.bincount(atom_of[members], scores[members], coupling.n_channels)
     free = np.ones(coupling.n_channels, bool)
-    free[atom_of[(coupling.pin_of >= 0) | bound]] = False
+    free[atom_of[coupling.pin_of >= 0]] = False
     # one key per (group, cell); the same share of every cell goes
     _, cell_of = np.unique(np.stack([coupling.group_of[atoms], cells[atoms]]), axis=1, return_inverse=True)
     cell_of = cell_of.ravel()
@@ -61,12 +63,8 @@ def _atoms(coupling: Coupling) -> tuple[Ids, Ids, Bools]:
     """
     generator = np.random.default_rng(1)
     label = np.zeros(coupling.n_channels, np.int64)
-    atom = np.arange(coupling.n_channels)
     tables = [[coupling.channel_of[array] for array in uniform.arrays] for uniform in coupling.uniforms]
-    for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
-        wide = any(rows.shape[1] > 1 for rows in arrays)
-        if not uniform.rows_stay and wide and any(rows.shape[1] == 1 for rows in arrays):
-            _pick_whole(coupling, atom, arrays)
+    atom = _heads(coupling, tables)
     for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
         if arrays[0].shape[0] == 1 or all((atom[rows] == atom[rows[:, :1]]).all() for rows in arrays):
             continue  # one row; or rows that are picked whole already
@@ -81,6 +79,31 @@ def _atoms(coupling: Coupling) -> tuple[Ids, Ids, Bools]:
     cell = np.zeros(coupling.n_channels, np.int64)
     np.add.at(cell, atom, label)
     return atom, cell[atom], bound
+
+
+def _heads(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Ids:
+    """One atom for each row that one channel stands for in some array, and for each row of a grid, `[n_channels]`.
+
+    Rows that are pinned may become narrower: they are left apart.
+    """
+    edges: list[tuple[Ids, Ids]] = []
+    for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
+        lonely = [rows for rows in arrays if rows.shape[1] == 1]
+        if uniform.rows_stay or not lonely or len(lonely) == len(arrays):
+            continue
+        if not any((coupling.pin_of[rows] >= 0).all() for rows in lonely):
+            edges += [(np.broadcast_to(lonely[0], rows.shape).ravel(), rows.ravel()) for rows in arrays]
+    for outer in coupling.outers:
+        rows, cells = (coupling.channel_of[ids].ravel() for ids in (outer.rows, outer.cells))
+        if coupling.following[rows].all() and not (coupling.pin_of[rows] >= 0).all():
+            edges.append((rows, cells))
+    left, right = (np.concatenate([edge[side] for edge in edges] or [np.empty(0, np.int64)]) for side in (0, 1))
+    shape = (coupling.n_channels, coupling.n_channels)
+    count, part = connected_components(coo_array((np.ones(left.size, np.int8), (left, right)), shape), directed=False)
+    first = np.full(count, coupling.n_channels, np.int64)
+    np.minimum.at(first, part, np.arange(coupling.n_channels))
+    atom: Ids = first[part]
+    return atom
 
 
 def _pick_whole(coupling: Coupling, atom: Ids, arrays: Sequence[Ids]) -> None:

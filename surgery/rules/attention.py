@@ -18,7 +18,7 @@ from surgery.rules.products import Equation, Side, contract
 BATCH = "abefghijkl"
 
 
-@rule("aten.scaled_dot_product_attention.default")
+@rule("aten.scaled_dot_product_attention.default", sizes=("enable_gqa",))
 def attention(
     call: Call,
     query: Value,
@@ -32,7 +32,8 @@ def attention(
 ) -> Layout:
     """`q [..., h, n, d], k [..., h, m, d], v [..., h, m, e] -> [..., h, n, e]`; one key head may serve several others.
 
-    An explicit scale stays what it is; without one the width of the queries is in it.
+    An explicit scale stays what it is; without one the width of the queries is in it. `enable_gqa` says no more than
+    the numbers of heads do: it may go where one query head is left for every key head.
     """
     keys, values = (_for_all_heads(call, v.layout, query.shape) if enable_gqa else v.layout for v in (key, value))
     lead = BATCH[: query.layout.rank - 2]
@@ -43,6 +44,8 @@ def attention(
         _note_scale(call, query)
     if attn_mask is not None:
         met = merge(call, [met, attn_mask.layout], met.shape)
+    tokens = [len(lead), len(lead) + 1] if is_causal else [len(lead) + 1]
+    met = call.hold(met, tokens, f"{call.name}: its softmax runs over this axis")
     weights = Side.of(call, mixed, Value(call.node, met), mixed.left)
     weights.value = None  # no node holds the weights
     out = contract(call, mixed, weights, Side.of(call, mixed, value, mixed.right, values), weights=False)

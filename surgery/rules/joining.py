@@ -13,7 +13,7 @@ from torch import Tensor
 
 from surgery.calls import Call, KnownCall, Value
 from surgery.known import Known, compressed
-from surgery.layout import Ids, Layout, on_dim
+from surgery.layout import Ids, Layout, covered, on_dim
 from surgery.registry import rule
 from surgery.rules.movement import moved
 from surgery.rules.pointwise import merge
@@ -28,15 +28,30 @@ def cat(call: Call, tensors: list[Value], dim: int = 0) -> Layout:
     if all(layout.block_of(dim) is None for layout in layouts):
         return merge_others(call, layouts, dim)
     rank = len(call.shape)
-    pieces = [_piece(call, layout, dim) for layout in layouts if layout.shape[dim] > 0]
+    layouts = [layout for layout in layouts if layout.shape[dim] > 0]
+    beside = {d for layout in layouts if (b := layout.block_of(dim)) is not None for d in covered(b)} - {dim}
+    rows = [_rows_beside(layout, dim, beside) for layout in layouts]
+    pieces = [_piece(call, x, dim) if row is None else row for x, row in zip(layouts, rows, strict=True)]
     # joint blocks that reach over other dims as well are stretched to one common extent
     extent = [max(piece.shape[d] for piece in pieces) for d in range(rank)]
     stretched = [np.broadcast_to(p, [p.shape[d] if d == dim else extent[d] for d in range(rank)]) for p in pieces]
     rows_apart(call, stretched, dim)
-    rest = [Layout(x.shape, tuple(b for b in x.blocks if b.shape[dim] == 1)) for x in layouts]
+    taken = [() if row is None else covered(row) for row in rows]
+    rest = [
+        Layout(x.shape, tuple(b for b in x.blocks if b.shape[dim] == 1 and not set(covered(b)) & set(dims)))
+        for x, dims in zip(layouts, taken, strict=True)
+    ]
     joined = _bare((np.concatenate(stretched, dim),), rank)
     others = _bare(merge_others(call, rest, dim).blocks, rank)
     return merge(call, [joined, others], call.shape)
+
+
+def _rows_beside(layout: Layout, dim: int, beside: set[int]) -> Ids | None:
+    """Rows of which another tensor has the columns, too (heads): here each position of `dim` is its row's."""
+    rows = [block for block in layout.blocks if covered(block) and set(covered(block)) <= beside]
+    if layout.block_of(dim) is not None or len(rows) != 1:
+        return None
+    return np.broadcast_to(rows[0], [layout.shape[d] if d == dim else s for d, s in enumerate(rows[0].shape)])
 
 
 def rows_apart(call: Call, pieces: Sequence[Ids], dim: int) -> None:

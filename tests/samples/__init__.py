@@ -1,6 +1,7 @@
 """Samples of every op that has a rule, one file per family of rules."""
 
 from tests.samples import (
+    attention,
     bookkeeping,
     convolution,
     dense,
@@ -12,6 +13,8 @@ from tests.samples import (
     movement,
     normalization,
     pointwise,
+    products,
+    recurrent,
     reductions,
     scattering,
     selecting,
@@ -24,6 +27,7 @@ from tests.samples import (
 from tests.samples.sample import Sample
 
 SAMPLES: tuple[Sample, ...] = (
+    *attention.SAMPLES,
     *bookkeeping.SAMPLES,
     *convolution.SAMPLES,
     *dense.SAMPLES,
@@ -35,6 +39,8 @@ SAMPLES: tuple[Sample, ...] = (
     *movement.SAMPLES,
     *normalization.SAMPLES,
     *pointwise.SAMPLES,
+    *products.SAMPLES,
+    *recurrent.SAMPLES,
     *reductions.SAMPLES,
     *scattering.SAMPLES,
     *selecting.SAMPLES,

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from surgery.analysis.capture import Program
 from surgery.coupling import Coupling, NormUse
-from surgery.layout import Bools, Ids, Layout, covered, survivors
+from surgery.layout import Bools, Layout, covered, survivors
 from surgery.registry import arguments, find_rule
 
 
@@ -94,6 +94,9 @@ class Run:
         if self.without:
             bound = self._resized(node, bound)
         named = fx.map_arg(bound, lambda n: self._read(node, n))
+        if "hx" in named:  # zeros that the code makes are as wide as the layer
+            hidden = named["params"][1].shape[1]
+            named["hx"] = fx.node.map_aggregate(named["hx"], lambda state: state[..., :hidden])
         if node.target is operator.getitem:
             return named["input"][named["index"]]
         schema = node.target._schema.arguments  # type: ignore[union-attr]
