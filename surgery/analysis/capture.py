@@ -56,6 +56,19 @@ class Program:
         """The nodes that call an op."""
         return tuple(node for node in self.nodes if node.op == "call_function")
 
+    def source(self, name: str) -> tuple[str, tuple[int, ...]] | None:
+        """The parameter that a value is, and which of its dims each of the value's is (a weight that is transposed)."""
+        node = self.by_name[name]
+        dims = tuple(range(node.meta["val"].dim()))
+        while node.name not in self.parameters:
+            if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
+                return None
+            order = _order(node)
+            if order is None:
+                return None
+            dims, node = tuple(order[d] for d in dims), node.args[0]
+        return self.parameters[node.name], dims
+
     @cached_property
     def unused(self) -> tuple[str, ...]:
         """Tensors that the captured forward never reads."""
@@ -102,6 +115,22 @@ class Program:
         if module and self._is_library(name):
             return module
         return ", ".join(part for part in (module, line) if part) or name
+
+
+def _order(node: fx.Node) -> tuple[int, ...] | None:
+    """Which dim of its input each dim of an op's output is, where the op does no more than swap dims."""
+    rank, settings = node.meta["val"].dim(), node.args[1:]
+    name = str(node.target).removeprefix("aten.").split(".")[0]
+    if name in ("contiguous", "clone", "alias", "detach"):
+        return tuple(range(rank))
+    if name == "permute" and isinstance(settings[0], list | tuple):
+        return tuple(d % rank for d in settings[0])  # type: ignore[operator]
+    if name in ("t", "mT", "transpose"):
+        first, second = settings if name == "transpose" else (-2, -1)
+        order = list(range(rank))
+        order[first % rank], order[second % rank] = second % rank, first % rank
+        return tuple(order) if rank > 1 else (0,)
+    return None
 
 
 def _plain(path: str) -> str:

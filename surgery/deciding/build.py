@@ -69,9 +69,10 @@ def empty_slices(program: Program, readings: list[Reading]) -> dict[tuple[str, i
     """Which rows and which columns of every weight are all zero, by `(weight, dim)`; `[positions]`."""
     found: dict[tuple[str, int], Bools] = {}
     for reading in readings:
-        name = program.parameters.get(reading.use.weight) if reading.use.weight is not None else None
-        if name is not None and reading.pattern is not None:
-            rows, columns = reading.use.weight_dims
+        source = program.source(reading.use.weight) if reading.use.weight is not None else None
+        if source is not None and reading.pattern is not None:
+            name, dims = source
+            rows, columns = (dims[d] for d in reading.use.weight_dims)
             found[name, rows] = ~reading.pattern.rows.ravel()
             found[name, columns] = ~reading.pattern.columns.ravel()
     return found
@@ -121,10 +122,11 @@ def sides_of(program: Program, coupling: Coupling) -> tuple[list[tuple[str, int]
         if node in program.parameters:
             producers[program.parameters[node], dim] = None
     for use in coupling.uses:
-        name = program.parameters.get(use.weight) if use.weight is not None else None
-        if name is None:
+        source = program.source(use.weight) if use.weight is not None else None
+        if source is None:
             continue
-        rows, columns = use.weight_dims
+        name, dims = source
+        rows, columns = (dims[d] for d in use.weight_dims)
         producers[name, rows] = None
         consumers[name, columns] = None
     return list(producers), list(consumers)

@@ -63,7 +63,7 @@ def _rows(
     found: dict[str, tuple[Ids, Bools]] = {}
     for reading in readings:
         if reading.rows is not None and reading.pattern is not None and reading.use.weight is not None:
-            name = program.parameters.get(reading.use.weight, reading.use.weight)
+            name = (program.source(reading.use.weight) or (reading.use.weight,))[0]
             found[name] = (reading.rows.ravel(), ~reading.pattern.rows.ravel())
     for name, dim in producers:
         axis = coupling.axes.get((name, dim))

@@ -401,3 +401,25 @@ def _parsed(equation: str, shapes: Sequence[Shape]) -> Equation | None:
     output = output.replace("...", "".join(spare[len(spare) - longest :]) if longest else "")
     found = Equation(made[0], made[1], output)
     return found if found.plain and set(output) <= set(found.left + found.right) else None
+
+
+@rule("aten._grouped_mm.default", "transformers.grouped_mm_fallback.default")
+def grouped_product(call: Call, input: Value, **operands: Any) -> Layout:
+    """`x [t, c], w [experts, c, m] -> [t, m]`: every token by the weight of its expert; which one is data."""
+    weight, *others = [operand for operand in operands.values() if isinstance(operand, Value)]
+    call.hold_all(others, f"{call.name} reads it")
+    if input.layout.rank != 2 or weight.layout.rank != 3:
+        call.hold_all([input, weight], f"{call.name} of these shapes has no rule")
+        return Layout(call.shape)
+    return product(call, EXPERTS, input, weight)
+
+
+EXPERTS = Equation("tc", "ecm", "tm")
+
+
+@grouped_product.known
+def _known_grouped_product(call: KnownCall, input: Known, **operands: Any) -> Known:
+    weight = next(operand for operand in operands.values() if isinstance(operand, Known))
+    if len(input.shape) != 2 or len(weight.shape) != 3 or input.everything:
+        return Known.anything(call.shape)
+    return known_product(call, EXPERTS, input, weight)

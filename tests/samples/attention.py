@@ -85,7 +85,7 @@ PLAIN = (
         lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v.expand(2, 3, 7, 6), m),
         {"q": Plain((2, 3, 5, 4)), "k": Plain((2, 3, 7, 4)), "v": (1, 1, 1, 6), "m": Plain((2, 1, 5, 7))},
         free="v3",
-        found=(0,),
+        found=(0, 1, 2),
         pattern="v3",
         along=3,
     ),
@@ -104,6 +104,7 @@ PLAIN = (
         HEADS,
         free=FREE,
         held=SOFTMAX,
+        pattern="v3",
     ),
     Sample(
         "attention with a learnt bias per head",
@@ -111,6 +112,7 @@ PLAIN = (
         HEADS | {"m": (1, 3, 1, 1)},
         free=f"{FREE} m1",
         held=SOFTMAX,
+        pattern="v3",
     ),
     Sample(
         "attention without heads",
@@ -118,6 +120,7 @@ PLAIN = (
         {"q": (2, 5, 4), "k": (2, 7, 4), "v": (2, 7, 6)},
         free="q0 q1 q2 k0 k2 v0 v2",
         held=SOFTMAX,
+        pattern="v2",
     ),
     Sample(
         "attention of split channels",
@@ -127,6 +130,7 @@ PLAIN = (
         {"q": (1, 5, 12), "k": (1, 7, 12), "v": (1, 7, 18)},
         free="q1 q2 k2 v2",
         held=SOFTMAX,
+        pattern="v2",
     ),
 )
 
@@ -137,6 +141,7 @@ GROUPED = (
         SHARED,
         free="q1 q2 k2 v2",
         held=SOFTMAX,
+        pattern="v2",
     ),
     Sample(
         "attention with enable_gqa and one key head",
@@ -144,6 +149,7 @@ GROUPED = (
         {"q": (1, 5, 24), "k": (1, 7, 4), "v": (1, 7, 6)},
         free="q1 q2 k2 v2",
         held=SOFTMAX,
+        pattern="v2",
     ),
     Sample(
         "attention with key heads repeated",
@@ -153,6 +159,7 @@ GROUPED = (
         SHARED,
         free="q1 q2 k2 v2",
         held=SOFTMAX,
+        pattern="v2",
     ),
     Sample(
         "attention with key heads expanded",
@@ -162,6 +169,7 @@ GROUPED = (
         SHARED,
         free="q1 q2 k2 v2",
         held=SOFTMAX,
+        pattern="v2",
     ),
 )
 

@@ -96,7 +96,7 @@ class Run:
         named = fx.map_arg(bound, lambda n: self._read(node, n))
         if "hx" in named:  # zeros that the code makes are as wide as the layer
             hidden = named["params"][1].shape[1]
-            named["hx"] = fx.node.map_aggregate(named["hx"], lambda state: state[..., :hidden])
+            named = {**named, "hx": fx.node.map_aggregate(named["hx"], lambda state: state[..., :hidden])}
         if node.target is operator.getitem:
             return named["input"][named["index"]]
         schema = node.target._schema.arguments  # type: ignore[union-attr]
