@@ -21,5 +21,6 @@ def pieces(tensor: Tensor) -> Sequence[Tensor]:
 
 def empty(tensor: Tensor, dim: int) -> Tensor:
     """Which positions of `dim` hold nothing but zeros, `[size]`, on the CPU."""
-    found = [(piece == 0).movedim(dim, 0).flatten(1).all(1) for piece in pieces(tensor.detach())]
+    zero = ((piece == 0).movedim(dim, 0) for piece in pieces(tensor.detach()))
+    found = [flags.reshape(len(flags), -1).all(1) for flags in zero]
     return (torch.cat(found) if dim == 0 else torch.stack(found).all(0)).cpu()

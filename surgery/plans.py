@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from surgery.analysis.graph_modules import rebound
 from surgery.analysis.graph_specs import graph_again
 from surgery.cutting.cut import cut_
 from surgery.cutting.twins import float64_copy
@@ -68,8 +69,11 @@ class Plan(Cuts):
             _log.warning("the slim model was not proven: Plan.apply was given no example_inputs")
             return cut_(self._as_cut(masked), self)
         inputs = Inputs.of(example_inputs, example_kwargs)
-        slim, wide = cut_(self._as_cut(bake(masked)), self), float64_copy(masked)
-        proof = prove(masked, slim, inputs, masked64=wide, slim64=cut_(self._as_cut(bake(wide)), self))
+        whole, wide = self._as_cut(bake(masked)), float64_copy(masked)
+        # the example that a graph is captured with again has the model's own precision
+        whole64 = bake(wide) if self.graph is None else rebound(whole, bake(wide)).double()
+        slim, slim64 = cut_(whole, self), cut_(whole64, self)
+        proof = prove(masked, slim, inputs, masked64=wide, slim64=slim64)
         if not proof.passed:
             raise CheckError(f"the slim model is not the masked one: {proof}", "make the plan again from this model")
         return slim

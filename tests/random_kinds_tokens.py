@@ -67,9 +67,7 @@ def _channel_attention(b: Builder, g: Gene) -> None:
 
 def _gated(b: Builder, g: Gene) -> None:
     n = g.numbers
-    _beside(
-        b, g, lambda c, _: tokens.Gated(c, pick((8, 6, 12, 3), n[0]), fused=n[1] % 2 == 1, bias=n[2] % 3 != 2)
-    )
+    _beside(b, g, lambda c, _: tokens.Gated(c, pick((8, 6, 12, 3), n[0]), fused=n[1] % 2 == 1, bias=n[2] % 3 != 2))
 
 
 def _experts(b: Builder, g: Gene) -> None:

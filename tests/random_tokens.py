@@ -1,4 +1,4 @@
-"""Steps of random nets on tokens `[b, n, c]`: attention in the ways people write it, norms, gated layers, recurrence."""
+"""Steps of random nets on tokens `[b, n, c]`: attention as people write it, norms, gated layers, recurrence."""
 
 from __future__ import annotations
 

@@ -199,13 +199,16 @@ def test_linear_view_transposed_convolution_by_attribute() -> None:
 
 
 def test_linear_view_transposed_convolution_by_a_literal_says_why_it_stays() -> None:
-    """`view(b, 64, 4, 4)`: the model's own code cannot run narrower, and the plan names it. Others say nothing."""
+    """`view(b, 64, 4, 4)`: the model's own code cannot run narrower: its graph can, and the report says why."""
     net = nets.lively(pattern_nets.Decoder("literal"))
     dead = torch.arange(32 * 16)
     nets.zero_rows_(net, fc=dead.tolist())
     with torch.no_grad():
         net.fc.bias[dead] = 0
-    result = shrunk(net, torch.randn(2, 10), shapes=FLAT)
+    graph = shrunk(net, torch.randn(2, 10), shapes=FLAT, kind="graph")
+    assert graph.model.fc.weight.shape == (512, 10)
+    assert "handed back as its captured graph, for the code at pattern_nets.py:" in str(graph)
+    result = shrunk(net, torch.randn(2, 10), shapes=FLAT, keep_class=True)
     assert result.model.fc.out_features == 1024
     why = result.plan.explain("fc.weight", 0)
     assert "cannot run narrower" in why

@@ -211,14 +211,17 @@ class Recurrent(nn.Module):
         return self.head(self.up(hidden).relu())  # type: ignore[no-any-return]
 
 
-def test_lstm_is_exact_or_pinned() -> None:
-    """Dead hidden units crash others. Here whatever touches the LSTM is exact, or stays with the reason."""
+def test_lstm() -> None:
+    """Dead hidden units, dead inputs, dead readers; others crash."""
     net = nets.lively(Recurrent())
     nets.zero_rows_(net, inner=[0, 1, 2], up=[0, 3, 4])
+    with torch.no_grad():
+        for tensor in net.lstm.parameters():
+            tensor[[6 * gate + unit for gate in range(4) for unit in (1, 4)]] = 0
     result = shrunk(net, torch.randn(2, 7, 5), shapes=TOKENS)
-    assert result.model.up.out_features == 7
-    if result.model.inner.out_features == 8:
-        assert "lstm" in result.plan.explain("inner.weight", 0)
+    slim = result.model
+    assert (slim.inner.out_features, slim.lstm.input_size, slim.lstm.hidden_size) == (5, 5, 4)
+    assert (slim.up.in_features, slim.up.out_features) == (4, 7)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ class LayerNorm(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM between two linear layers: without a rule for its insides, it is held."""
+    """An LSTM between two linear layers; one of its units is never filled, another is read by nobody but itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,6 +111,41 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.lstm(self.embed(x))[0])
+
+
+class Attention(nn.Module):
+    """A residual attention of three heads of four; one head is not read, and queries are zero at other positions each.
+
+    With `key_heads` fewer, each serves several query heads.
+    """
+
+    def __init__(self, heads: int = 3, key_heads: int = 3) -> None:
+        super().__init__()
+        self.heads, self.key_heads, self.head_dim = heads, key_heads, 4
+        self.embed, self.q = nn.Linear(3, 6), nn.Linear(6, 4 * heads)
+        self.k, self.v, self.o = nn.Linear(6, 4 * key_heads), nn.Linear(6, 4 * key_heads), nn.Linear(4 * heads, 6)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        b, n, _ = x.shape
+        q = self.q(x).view(b, n, self.heads, self.head_dim).transpose(1, 2)
+        k, v = (layer(x).view(b, n, self.key_heads, self.head_dim).transpose(1, 2) for layer in (self.k, self.v))
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=0.5, enable_gqa=self.heads != self.key_heads)
+        return self.head(x + self.o(mixed.transpose(1, 2).reshape(b, n, -1)))
+
+
+class RMSNorm(nn.Module):
+    """A stream under a root mean square norm, two of whose channels are zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.mlp = nn.Linear(3, 6), nn.RMSNorm(6, eps=1e-5), nn.Linear(6, 6)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        return self.head(x + self.mlp(self.norm(x)))
 
 
 class Split(nn.Module):
@@ -137,6 +172,24 @@ class Unruled(nn.Module):
         return self.head(F.relu(self.mid(torch.renorm(self.stem(x), 2, 1, 1.0))))
 
 
+def unread_(module: nn.Module, name: str, columns: list[int]) -> None:
+    """Zero columns of a weight."""
+    module.get_parameter(name).data[:, columns] = 0
+
+
+def silence_(module: nn.Module, name: str, rows: list[int]) -> None:
+    """Zero entries of a bias, or rows of a weight."""
+    module.get_parameter(name).data[rows] = 0
+
+
+def attention() -> nn.Module:
+    return Attention()
+
+
+def grouped_queries() -> nn.Module:
+    return Attention(heads=4, key_heads=2)
+
+
 def grouped() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, groups=4), nn.Conv2d(12, 2, 1))
 
@@ -161,15 +214,41 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, list[i
     "layer_norm": (LayerNorm, TOKENS, {"embed": [0], "up": [3, 4], "down": [0]}),
     "transposed_convolution": (transposed, IMAGE, {"0": [1, 2]}),
     "recurrent": (Recurrent, TOKENS, {"embed": [0]}),
+    "attention": (attention, TOKENS, {"q": [0, 1, 4, 7, 8, 9]}),
+    "grouped_queries": (grouped_queries, TOKENS, {"k": [0, 1, 4, 7], "v": [2, 3, 5, 6]}),
+    "rms_norm": (RMSNorm, TOKENS, {"embed": [1, 4], "mlp": [1, 4]}),
     "split": (Split, IMAGE, {"stem": [0, 3, 4], "part": [0]}),
     "pixel_shuffle": (pixel_shuffle, IMAGE, {"0": [0, 1, 2, 3, 5]}),
     "unruled": (Unruled, IMAGE, {"stem": [1], "mid": [0, 4]}),
 }
 
 
+UNREAD: dict[str, dict[str, list[int]]] = {
+    "attention": {"o.weight": [8, 9, 10, 11]},
+    "grouped_queries": {"o.weight": [0, 1, 2, 3, 8, 9, 10, 11]},
+    "recurrent": {"head.weight": [1], "lstm.weight_hh_l0": [1]},
+}
+"""Columns of zeros, by net and weight."""
+
+CELL = [10]
+"""What unit 0 of five holds is made of, in an LSTM's gates."""
+
+SILENT: dict[str, dict[str, list[int]]] = {
+    "attention": {"q.bias": [0, 1, 4, 7, 8, 9]},
+    "grouped_queries": {"k.bias": [0, 1, 4, 7]},
+    "recurrent": {f"lstm.{part}_l0": CELL for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")},
+    "rms_norm": {"embed.bias": [1, 4], "mlp.bias": [1, 4]},
+}
+"""Biases and other rows that are zero, by net and tensor."""
+
+
 def analysis_of(name: str) -> surgery.Analysis:
     make, shape, rows = NETS[name]
     net = zero_rows_(lively(make()), **rows)
+    for parameter, columns in UNREAD.get(name, {}).items():
+        unread_(net, parameter, columns)
+    for parameter, silent in SILENT.get(name, {}).items():
+        silence_(net, parameter, silent)
     return surgery.analyze(net, torch.randn(shape, generator=torch.Generator().manual_seed(7)))
 
 

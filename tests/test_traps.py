@@ -204,8 +204,10 @@ def test_trap_6_a_constant_index_is_a_size_argument() -> None:
     net = dying(nets.lively(Sliced("attribute")), body=[1, 2, 6])
     result = shrunk(net, X)
     assert (left(result), result.model.n) == (9, 2)
-    result = shrunk(dying(nets.lively(Sliced("literal")), body=[1, 2, 6]), X)
+    literal = dying(nets.lively(Sliced("literal")), body=[1, 2, 6])
+    result = shrunk(literal, X, keep_class=True)
     assert len({1, 2} & set(result.plan.axis("body.weight").keep)) == 2
+    assert left(shrunk(literal, X, kind="graph")) == 9, "a graph's bounds are numbers that can be set"
     result = shrunk(dying(nets.lively(Sliced("select")), 0.0, body=[1, 3, 6]), X)
     assert 4 in result.plan.axis("body.weight").keep
 
@@ -228,7 +230,8 @@ class Written(nn.Module):
 
 
 def test_trap_7_writes_through_a_view_are_seen() -> None:
-    result = shrunk(dying(nets.lively(Written()), body=[0, 1, 5, 6]), X)
+    assert left(shrunk(dying(nets.lively(Written()), body=[0, 1, 5, 6]), X, kind="graph")) == 4
+    result = shrunk(dying(nets.lively(Written()), body=[0, 1, 5, 6]), X, keep_class=True)
     assert not {5, 6} & set(result.plan.axis("body.weight").keep) or left(result) == 8
 
 

@@ -187,7 +187,7 @@ class Scaled(nn.Module):
 def test_trap_17_a_repaired_size_attribute_may_be_a_scale(how: str) -> None:
     config = SimpleNamespace(width=12)
     net = dying(nets.lively(Scaled(how, config)), -0.5, body=range(9))
-    result = shrunk(net, torch.randn(2, 6), shapes=FLAT)
+    result = shrunk(net, torch.randn(2, 6), shapes=FLAT, keep_class=True)
     assert config.width == 12
     assert result.model.config.width == 12
     if how == "size":
@@ -195,6 +195,9 @@ def test_trap_17_a_repaired_size_attribute_may_be_a_scale(how: str) -> None:
     else:
         assert left(result) == 36
         assert "cannot run narrower" in result.plan.explain("body.weight", 0)
+        graph = shrunk(net, torch.randn(2, 6), shapes=FLAT, kind="graph")
+        assert left(graph) == 27
+        assert config.width == 12
 
 
 # structure
@@ -258,19 +261,10 @@ def test_trap_22_modules_that_check_their_own_numbers() -> None:
         mix=nn.MultiheadAttention(8, 4, batch_first=True),
         head=nn.Linear(8, 4),
     )
-    result = shrunk(dying(net, 0.0, body=[0, 1]), torch.randn(2, 5, 6), shapes=FLAT)
-    assert result.model.mix.embed_dim == result.model.mix.in_proj_weight.shape[1]
-
-
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-def test_trap_23_recurrent_layers_stay_or_are_exact(kind: type[nn.Module]) -> None:
-    net = net_of(lambda m, x: m.head(m.mix(m.body(x))[0]), body=nn.Linear(6, 8), mix=kind(8, 6), head=nn.Linear(6, 4))
-    with torch.no_grad():
-        for p in net.mix.parameters():
-            p[:2] = 0
-    result = shrunk(dying(net, 0.0, body=[0, 1]), torch.randn(5, 2, 6), shapes=((5, 0), (3, 0)))
-    if left(result) == 8:
-        assert "pinned: no rule" in result.plan.explain("body.weight", 0)
+    x = torch.randn(2, 5, 6)
+    whole = shrunk(dying(net, 0.0, body=[0, 1]), x, shapes=FLAT, keep_class=True)
+    assert whole.model.mix.embed_dim == whole.model.mix.in_proj_weight.shape[1] == 8
+    assert shrunk(net, x, shapes=FLAT, kind="graph").model.mix.in_proj_weight.shape == (24, 6)
 
 
 def test_trap_24_padding_channels() -> None:
@@ -281,8 +275,9 @@ def test_trap_24_padding_channels() -> None:
         b=nn.Conv2d(8, 16, 3, stride=2, padding=1),
         head=nn.Conv2d(16, 4, 1),
     )
-    chosen(net, X, shapes=EVEN)
-    shrunk(dying(net, a=[0, 1], b=[0, 4, 5, 13]), X, shapes=EVEN)
+    chosen(net, X, shapes=EVEN, kind="graph")
+    shrunk(dying(net, a=[0, 1], b=[0, 4, 5, 13]), X, shapes=EVEN, kind="graph")
+    shrunk(net, X, shapes=EVEN, keep_class=True)
 
 
 # proof

@@ -124,7 +124,7 @@ def _order(node: fx.Node) -> tuple[int, ...] | None:
     if name in ("contiguous", "clone", "alias", "detach"):
         return tuple(range(rank))
     if name == "permute" and isinstance(settings[0], list | tuple):
-        return tuple(d % rank for d in settings[0])  # type: ignore[operator]
+        return tuple(d % rank for d in settings[0])
     if name in ("t", "mT", "transpose"):
         first, second = settings if name == "transpose" else (-2, -1)
         order = list(range(rank))

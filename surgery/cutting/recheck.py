@@ -128,6 +128,8 @@ def compare(program: Program, coupling: Coupling, alive: Bools, cuts: Cuts, afte
     for old, new in zip(before_nodes, after.calls, strict=False):
         if old.target != new.target and not (new.target is ALIAS and old.target is SLICE):
             return _mismatch(program, old, f"{old.target} became {new.target}")
+        if not _same_constants(program, old, after, new):
+            return _mismatch(program, old, "a number that the code computes from a size changed with it")
         planned = settings.get(old.name, {})
         if old.target == new.target and (difference := _settings_differ(old, new, planned)) is not None:
             return _mismatch(program, old, difference)
@@ -191,6 +193,17 @@ def _apart_from_copies(layout: Layout, alive_ids: Bools) -> list[int] | None:
 def _mismatch(program: Program, node: fx.Node, fact: str) -> Mismatch:
     names = (node.name, *(n.name for n in node.all_input_nodes))
     return Mismatch(names, program.module_of(node.name), fact)
+
+
+def _same_constants(program: Program, old: fx.Node, after: Program, new: fx.Node) -> bool:
+    """Whether tensors that the code made (`torch.tensor(width)`) are what they were."""
+    pairs = zip(old.all_input_nodes, new.all_input_nodes, strict=False)
+    made = [
+        (program.lifted[a.name], after.lifted[b.name])
+        for a, b in pairs
+        if a.name in program.lifted and b.name in after.lifted
+    ]
+    return all(a.shape == b.shape and torch.equal(a.cpu(), b.cpu()) for a, b in made if not (a.is_meta or b.is_meta))
 
 
 def _planned_settings(coupling: Coupling, alive: Bools) -> dict[str, dict[str, float]]:

@@ -9,9 +9,9 @@ are made `sqrt(d' / d)` as large, in the layer that they come from.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
+from torch import fx
 
 from surgery.analysis.capture import Program
 from surgery.coupling import Coupling, NormUse, ScaledUse
@@ -67,16 +67,20 @@ def _widths(attention: ScaledUse, coupling: Coupling, alive: Bools) -> tuple[int
 def _of_queries(program: Program, coupling: Coupling, attention: ScaledUse, factor: float) -> list[Scale] | None:
     """The rows of the layer that makes the queries, where nothing else reads them; None where that is not sure."""
     ids = np.unique(attention.ids)
-    holding = list(_holding(coupling, ids))
-    makers = [use for use in coupling.uses if use.node in holding and use.weight is not None and use.ids.shape[0] == 1]
-    if len(makers) != 1 or not all(_harmless(program, name, attention) for name in holding):
+    node = program.by_name[attention.query]
+    while _moves(node) and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    makers = [use for use in coupling.uses if use.node == node.name and use.weight is not None]
+    if len(makers) != 1 or not str(node.target).startswith(MAKING) or not _for_one(program, coupling, node, attention):
         return None
     (maker,) = makers
+    if {n.name for n in node.all_input_nodes} != {maker.operand, maker.weight, maker.bias} - {None}:
+        return None
     made = coupling.layouts[maker.node]
     block = made.block_of(_channels(program, maker.node)) if isinstance(made, Layout) else None
-    if block is None:
+    positions = () if block is None else tuple(np.flatnonzero(np.isin(block.ravel(), ids)).tolist())
+    if maker.ids.shape[0] != 1 or len(positions) != ids.size:
         return None
-    positions = tuple(np.flatnonzero(np.isin(block.ravel(), ids)).tolist())
     scales = []
     for place, dim in ((maker.weight, maker.weight_dims[0]), (maker.bias, 0)):
         if place is None:
@@ -88,6 +92,32 @@ def _of_queries(program: Program, coupling: Coupling, attention: ScaledUse, fact
     return scales
 
 
+def _for_one(program: Program, coupling: Coupling, maker: fx.Node, attention: ScaledUse) -> bool:
+    """Whether what a layer makes comes as it is to the attention, as its queries, and to nobody else."""
+    reached = [maker]
+    for node in reached:  # grows
+        for user in node.users:
+            if user.name == attention.node:
+                if node.name != attention.query or _not_first(user, node):
+                    return False
+            elif not _moves(user):
+                return False
+            elif _holds(coupling.layouts.get(user.name), attention.ids):
+                reached.append(user)
+    return True
+
+
+def _not_first(attention: fx.Node, query: fx.Node) -> bool:
+    """Whether an attention takes a node as anything but its queries."""
+    return any(argument is query for argument in (*attention.args[1:], *attention.kwargs.values()))
+
+
+def _holds(value: object, ids: Ids) -> bool:
+    """Whether any of these units lies in a value."""
+    layouts = [each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, Layout)]
+    return any(bool(np.isin(block, ids).any()) for layout in layouts for block in layout.blocks)
+
+
 def _channels(program: Program, node: str) -> int:
     """The dim of a layer's output that its channels lie on."""
     return 1 if "conv" in str(program.by_name[node].target) else program.by_name[node].meta["val"].dim() - 1
@@ -97,19 +127,6 @@ def _places(program: Program, name: str) -> list[str]:
     return [place for place, other in program.parameters.items() if other == name]
 
 
-def _holding(coupling: Coupling, ids: Ids) -> Iterator[str]:
-    """Nodes in whose values these units lie."""
-    for node, value in coupling.layouts.items():
-        for layout in value if isinstance(value, tuple) else (value,):
-            if isinstance(layout, Layout) and any(np.isin(ids[:1], block).any() for block in layout.blocks):
-                yield node
-
-
-def _harmless(program: Program, name: str, attention: ScaledUse) -> bool:
-    """Whether a node makes the queries, or hands them on as they are, to nobody but their attention."""
-    node = program.by_name[name]
-    if node.op == "placeholder":
-        return name in program.parameters
-    moving = str(node.target).split(".")[1:2] in [[op] for op in MOVING] or "getitem" in str(node.target)
-    making = str(node.target).startswith(MAKING)
-    return node.name == attention.node or moving or making
+def _moves(node: fx.Node) -> bool:
+    """Whether an op hands on what comes in, or some of it, unchanged."""
+    return str(node.target).split(".")[1:2] in [[op] for op in MOVING] or "getitem" in str(node.target)

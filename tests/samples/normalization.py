@@ -162,7 +162,7 @@ MIXING = (
         lambda x, w: w * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 0.03)),
         {"x": (2, 3, 6), "w": gain(6)},
         free="x0 x1",
-        held=("mean runs over this axis", "mul meets an operand whose dim 2 cannot shrink"),
+        held=("mean runs over this axis",),
         pattern="x2",
         along=2,
     ),

@@ -156,6 +156,8 @@ class Run:
             return list(new[0][dim : dim + len(bound[key])])
         if key in ("size", "shape") and "assert" not in str(node.target):
             return list(new[0])
+        if key == "normalized_shape":
+            return list(new[0][-len(bound[key]) :])
         if key == "length":
             return new[0][bound["dim"]]
         if key == "split_size" and isinstance(bound[key], int):
