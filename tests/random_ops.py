@@ -26,6 +26,8 @@ NEVER_DRAWN = {
     "aten.sym_numel.default": "shapes are captured as plain numbers",
     "aten.item.default": "a number that is data cannot be captured but as a position",
     "aten.lift_fresh.default": "the recorder writes it down as lift_fresh_copy",
+    "aten._grouped_mm.default": "experts with their tokens sorted: no step on feature maps",
+    "transformers.grouped_mm_fallback.default": "an op of the transformers package",
     "aten._assert_tensor_metadata.default": "it hands nothing out",
 }
 """Ops with a rule that no captured random net can show, each with the reason."""

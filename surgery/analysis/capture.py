@@ -330,7 +330,20 @@ def shapes_of(node: fx.Node) -> tuple[Shape, ...]:
     """The shapes of a node's tensors (one, or several for ops with several outputs)."""
     value = node.meta.get("val")
     if isinstance(value, Tensor):
-        return (tuple(int(s) for s in value.shape),)
+        return (tuple(map(_size, value.shape)),)
     if isinstance(value, tuple | list):
-        return tuple(tuple(int(s) for s in v.shape) for v in value if isinstance(v, Tensor))
+        return tuple(tuple(map(_size, v.shape)) for v in value if isinstance(v, Tensor))
     return ()
+
+
+def _size(size: int | torch.SymInt) -> int:
+    """A size; one that depends on the data (how many entries a mask has) is taken to be some odd number."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    stand_in = {symbol: _PRIMES[sum(str(symbol).encode()) % len(_PRIMES)] for symbol in expression.free_symbols}
+    return size.node.hint if size.node.has_hint() else int(expression.subs(stand_in))
+
+
+_PRIMES = (10007, 10009, 10037, 10039, 10061, 10067, 10069, 10079)
+"""Sizes that no dim of channels is likely to have."""

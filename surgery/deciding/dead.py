@@ -8,14 +8,13 @@ rectangles, carriers and rounding ask for. What is kept only grows, so it ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
-from surgery.coupling import Coupling
-from surgery.deciding.reads import Floats, Reading
+from surgery.deciding.case import Case, Rows
+from surgery.deciding.reads import Reading
 from surgery.layout import Bools, Ids
 
 MIN_CARRIER_RATIO = 0.1
@@ -96,80 +95,6 @@ class Decision:
             for carrier in carriers:
                 found[readings[index].channels[carrier.conv_group, carrier.position]] = True
         return found
-
-
-Place = Callable[[str], str]
-"""A node's place in words, for reasons."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """Everything that a decision rests on.
-
-    Attributes:
-        coupling: The coupling.
-        readings: Every use, the last first.
-        where: Names a node's place for people.
-        run_time_values: For readings with borders, the constants in the run-time precision, `[g, i]`, by index.
-    """
-
-    coupling: Coupling
-    readings: Sequence[Reading]
-    where: Place
-    run_time_values: dict[int, Floats] = field(default_factory=dict)
-
-    @cached_property
-    def rectangles(self) -> tuple[Rows, ...]:
-        """Every rectangle of several rows once, the last first."""
-        return tuple(rows for rows in self._rows if not rows.single)
-
-    @cached_property
-    def layers(self) -> Layers:
-        """Everything that may not come to nothing."""
-        rows = tuple(rows for rows in self._rows if rows.single)
-        flat = [np.concatenate([channels.ravel() for channels in one.channels]) for one in rows]
-        starts = np.cumsum([0, *(channels.size for channels in flat)])[:-1]
-        return Layers(rows, np.concatenate([*flat, np.empty(0, np.int64)]), starts.astype(np.int64))
-
-    @cached_property
-    def outers(self) -> tuple[tuple[Ids, Ids, Ids, str], ...]:
-        """Every grid in channels: its cells, the row and the column of each, and the node."""
-        of = self.coupling.channel_of
-        return tuple(
-            (of[o.cells].ravel(), of[o.rows].ravel(), of[o.columns].ravel(), o.node) for o in self.coupling.outers
-        )
-
-    @cached_property
-    def _rows(self) -> tuple[Rows, ...]:
-        found: dict[tuple[object, ...], Rows] = {}
-        for uniform in self.coupling.uniforms[::-1]:
-            channels = tuple(self.coupling.channel_of[array] for array in uniform.arrays)
-            key = (uniform.rows_stay, *((each.shape, each.tobytes()) for each in channels))
-            found.setdefault(key, Rows(channels, uniform.rows_stay, uniform.node))
-        return tuple(found.values())
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A `Uniform` in channels: each `[rows, columns]`."""
-
-    channels: tuple[Ids, ...]
-    rows_stay: bool
-    node: str
-
-    @property
-    def single(self) -> bool:
-        """Whether it is one row: what is asked is only that something of it stays."""
-        return all(channels.shape[0] == 1 for channels in self.channels)
-
-
-@dataclass(frozen=True)
-class Layers:
-    """Single rows, one after the other: the channels of `rows[k]` begin at `starts[k]` in `channels`."""
-
-    rows: tuple[Rows, ...]
-    channels: Ids
-    starts: Ids
 
 
 def decide(
@@ -282,6 +207,11 @@ def _fill(case: Case, decision: Decision) -> bool:
 def _fill_outers(case: Case, decision: Decision) -> bool:
     """A cell of a grid is there where its row and its column are; who listens to it listens to what it copies."""
     changed = False
+    for copies, originals, node in case.copies:
+        here = decision.alive[copies]
+        why = f"kept, for a copy of it stays ({case.where(node)})"
+        changed |= decision.keep(originals[here], why, filling=True)
+        changed |= decision.listen(originals[here & decision.heard[copies]])
     for cells, rows, columns, node in case.outers:
         here = decision.alive[cells]
         why = f"kept, for a copy of it stays ({case.where(node)})"

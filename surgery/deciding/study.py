@@ -15,7 +15,7 @@ from surgery.analysis.couple import couple
 from surgery.analysis.graph_modules import with_origins
 from surgery.analysis.norms import norm_sites
 from surgery.coupling import Coupling
-from surgery.deciding.dead import Case
+from surgery.deciding.case import Case
 from surgery.deciding.reads import Reading, arriving, readings
 from surgery.errors import InputError
 from surgery.inputs import Inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -117,10 +117,11 @@ def _run(masked: nn.Module, inputs: Inputs, notes: list[str]) -> list[Trial]:
             fact = f"the model returns {output.structure} without a single number: there is nothing to compare"
             raise InputError(fact, "let it return at least one tensor that is not empty")
         drawn = RandomOps()
-        try:
-            with drawn:
-                again = run(inputs)
-        except Exception:  # an op that no dispatch mode can watch
+        again = None
+        with suppress(Exception), drawn:  # an op that no dispatch mode can watch
+            again = run(inputs)
+        if again is None:
+            torch.compiler.reset()  # what was compiled under the mode is not to be run without it
             again = run(inputs)
         _refuse_random(output, again, drawn)
         notes += [f"{path} is a {kind}: only its type is compared" for path, kind in output.opaque.items()]

@@ -71,7 +71,7 @@ def test_a_scale_of_its_own_stays_what_it_is() -> None:
         lambda m, q, k, v: m.joined(attend(split(q), split(k), split(v))) + q.sum(-1, keepdim=True),
         lambda m, q, k, v: m.joined(attend(split(q), split(k), split(v))) + q[..., 2:].sum(-1, keepdim=True),
         lambda m, q, k, v: m.joined(attend(split(q), split(q), split(v))),
-        lambda m, q, k, v: m.joined(attend(split(q), split(k), split(k)) + attend(split(q), split(k), split(v), scale=1)),
+        lambda m, q, k, v: m.joined(attend(*map(split, (q, k, v))) + attend(*map(split, (q, k, v)), scale=0.7)),
         lambda m, q, k, v: m.joined(attend(split(q).tanh(), split(k), split(v))),
     ],
     ids=["another layer", "a sum", "a sum of some", "the keys", "an attention with a scale", "a function between"],
