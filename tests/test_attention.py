@@ -183,7 +183,7 @@ def agree(net: nn.Module, slim: nn.Module, *inputs: Tensor) -> None:
 def test_trap_15_a_users_mask_may_hide_every_key() -> None:
     """sdpa answers 0 in such a row: a constant v stays, a v of zeros goes; padded batches agree."""
     constant = silence_(lively(Attention("separate", _with_mask)), "v", HEAD, 0.7)
-    result = surgery.shrink(constant, (X, _mask()))
+    result = surgery.shrink(constant, (X, _mask()), prove=False)
     assert result.plan.empty
     zero = silence_(lively(Attention("separate", _with_mask)), "v", HEAD)
     result = surgery.shrink(zero, (X, _mask()))

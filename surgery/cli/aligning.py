@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +14,7 @@ from surgery.cli.options import (
     Json,
     Model,
     Overwrite,
+    PlanOutput,
     RoundTo,
     StripPrefix,
     Traceback,
@@ -35,7 +35,7 @@ def align(
     strip_prefix: StripPrefix = "",
     agreement: Annotated[str, typer.Option(help=AGREEMENT_HELP)] = "average",
     round_to: RoundTo = 1,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSON file to write the plan to.")] = None,
+    output: PlanOutput = None,
     overwrite: Overwrite = False,
     factory: Factory = None,
     trust: Trust = False,

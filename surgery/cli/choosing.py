@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,8 +12,10 @@ from surgery.cli.options import (
     Factory,
     Inputs,
     Json,
+    KeepClass,
     Model,
     Overwrite,
+    PlanOutput,
     RoundTo,
     StripPrefix,
     Traceback,
@@ -31,7 +32,8 @@ def choose(
     keep_ratio: Annotated[float, typer.Option(help="The share of each group's channels that stays.")] = 0.5,
     importance: Annotated[str, typer.Option(help="l1 or l2: the norm of what writes a channel.")] = "l2",
     round_to: RoundTo = 1,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSON file to write the plan to.")] = None,
+    keep_class: KeepClass = False,
+    output: PlanOutput = None,
     overwrite: Overwrite = False,
     factory: Factory = None,
     trust: Trust = False,
@@ -45,7 +47,13 @@ def choose(
         check_file(output, overwrite=overwrite)
     args, kwargs = inputs_of(inputs)
     loaded = opened(model, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, factory=factory)
-    plan = choosing.choose(loaded.model, args, kwargs, keep_ratio=keep_ratio, importance=importance, round_to=round_to)
+    settings: dict[str, Any] = {
+        "keep_ratio": keep_ratio,
+        "importance": importance,
+        "round_to": round_to,
+        "keep_class": keep_class,
+    }
+    plan = choosing.choose(loaded.model, args, kwargs, **settings)
     if output is not None:
         write_file(output, plan.to_json(), overwrite=overwrite)
     data = {

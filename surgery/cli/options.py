@@ -35,6 +35,13 @@ Factory = Annotated[
     ),
 ]
 RoundTo = Annotated[int, typer.Option(metavar="N", help="Keep widths at multiples of N.")]
+KeepClass = Annotated[
+    bool,
+    typer.Option(
+        "--keep-class", help="Leave whole what the model's own code insists on; never cut its captured graph."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what surgery wrote there before.")]
+PlanOutput = Annotated[Path | None, typer.Option("--output", "-o", help="The JSON file to write the plan to.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show Python's traceback with an error.")]

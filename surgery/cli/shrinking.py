@@ -13,6 +13,7 @@ from surgery.cli.options import (
     Factory,
     Inputs,
     Json,
+    KeepClass,
     Model,
     Overwrite,
     RoundTo,
@@ -42,6 +43,7 @@ def shrink(
         bool, typer.Option("--flush-subnormals", help="Set subnormal weights to zero first.")
     ] = False,
     round_to: RoundTo = 1,
+    keep_class: KeepClass = False,
     no_prove: Annotated[bool, typer.Option("--no-prove", help="Hand the slim model over unproven.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The directory to save in.")] = None,
     overwrite: Overwrite = False,
@@ -71,6 +73,7 @@ def shrink(
         flush_subnormals=flush_subnormals,
         round_to=round_to,
         prove=not no_prove,
+        keep_class=keep_class,
     )
     if output is not None:
         save(result, output, source=model, overwrite=overwrite)
@@ -82,6 +85,7 @@ def _data(result: Result) -> dict[str, Any]:
     """A result as plain data, without the model."""
     plan = result.plan
     return {
+        "kind": result.kind,
         "params_before": result.params_before,
         "params_after": result.params_after,
         "macs_before": result.macs_before,
