@@ -37,9 +37,7 @@ Factory = Annotated[
 RoundTo = Annotated[int, typer.Option(metavar="N", help="Keep widths at multiples of N.")]
 KeepClass = Annotated[
     bool,
-    typer.Option(
-        "--keep-class", help="Leave whole what the model's own code insists on; never cut its captured graph."
-    ),
+    typer.Option("--keep-class", help="Leave whole what the model's code insists on: no captured graph."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what surgery wrote there before.")]
 PlanOutput = Annotated[Path | None, typer.Option("--output", "-o", help="The JSON file to write the plan to.")]

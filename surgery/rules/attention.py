@@ -11,9 +11,9 @@ from surgery.coupling import ScaledUse
 from surgery.known import Known
 from surgery.layout import Layout, covered
 from surgery.registry import rule
+from surgery.rules.contraction import Equation, Side, contract
 from surgery.rules.copies import copied
 from surgery.rules.pointwise import merge
-from surgery.rules.products import Equation, Side, contract
 
 BATCH = "abefghijkl"
 

@@ -9,9 +9,10 @@ from surgery.coupling import Orientation
 from surgery.known import Known
 from surgery.layout import Ids, Layout
 from surgery.registry import rule
+from surgery.rules.contraction import Equation, known_product
 from surgery.rules.convolution import contracted
 from surgery.rules.pointwise import merge
-from surgery.rules.products import Equation, known_product, matmul_equation, product
+from surgery.rules.products import matmul_equation, product
 
 
 def _contract(call: Call, input: Value, weight: Value, bias: Value | None, orientation: Orientation) -> Layout:
