@@ -48,9 +48,11 @@ class Call:
         accounted: Id arrays that this call has used, pinned or the like; the engine checks that none is lost.
         tied: Pairs of id arrays that this call has tied: one side is no more lost than the other.
         norm: Where the op averages for a norm that a cut can make up for, that norm.
+        idle: Whether nothing comes of the answer: the op reads nobody and holds nobody.
     """
 
     norm: NormSite | None = None
+    idle: bool = False
 
     def __init__(self, node: str, op: str, shapes: Sequence[Shape], ledger: Ledger) -> None:
         self.node, self.op, self.shapes, self.ledger = node, op, tuple(shapes), ledger
@@ -78,8 +80,9 @@ class Call:
     def pin(self, ids: Ids, reason: str) -> None:
         """These units must stay."""
         if ids.size:
-            self.ledger.pins.append(Pin(ids.ravel(), reason, self.node))
             self.accounted.append(ids)
+            if not self.idle:
+                self.ledger.pins.append(Pin(ids.ravel(), reason, self.node))
 
     def hold(self, layout: Layout, dims: Iterable[int], reason: str) -> Layout:
         """These dims keep their size: pinned, or (inside a joint block) whole rows go or stay."""
@@ -164,6 +167,9 @@ class Call:
         part: tuple[int, tuple[int, ...]] | None = None,
     ) -> None:
         """Record that `operand`'s channels `ids` `[conv_groups, n]` along `dims` are consumed here (see `Use`)."""
+        self.accounted.append(ids)
+        if self.idle:
+            return
         self.ledger.uses.append(
             Use(
                 node=self.node,
@@ -180,7 +186,6 @@ class Call:
                 part=part,
             )
         )
-        self.accounted.append(ids)
 
     def normalize(self, operand: Value, dim: int) -> bool:
         """Record that a norm averages over `dim`, where its gain and eps can make up for zeros that go."""

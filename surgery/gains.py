@@ -91,7 +91,7 @@ def gains(study: Study, groups: Sequence[GroupCut]) -> Gains | None:
     if not start.masks.alignable.any():
         return None
     none = np.zeros_like(start.gone)
-    alone, _ = exact_plan(study, none, 1, dead_too=True)
+    alone, _ = exact_plan(study, none, 1, dead_too=True, keep_class=True)
     before = _cost(study, alone)
     totals, lefts = {}, {}
     for agreement in AGREEMENTS:
@@ -108,7 +108,7 @@ def gains(study: Study, groups: Sequence[GroupCut]) -> Gains | None:
         left = before
         if chosen.any():
             quick = _planned(study, chosen) if plain else None
-            left = quick or _cost(study, exact_plan(study, chosen, 1, dead_too=True)[0])
+            left = quick or _cost(study, exact_plan(study, chosen, 1, dead_too=True, keep_class=True)[0])
         gain = int(chosen.sum()), before.params - left.params, before.macs - left.macs
         found.append(GroupGain(*gain, names[axes[group]], axes[group]))
     return Gains(

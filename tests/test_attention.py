@@ -113,6 +113,14 @@ def test_every_head_loses_as_many_positions_as_the_one_with_the_fewest() -> None
     assert "kept, so that all rows are as long" in result.plan.explain("q.weight", 1)
 
 
+@pytest.mark.parametrize("layout", ["separate", "chunk"])
+def test_a_head_and_positions_of_the_others(layout: str) -> None:
+    """The dead head's positions do not count for those that stay."""
+    net = silence_(lively(Attention(layout, sdpa)), "v", HEAD, 0.5)
+    silence_(silence_(net, "q", [(0, 1), (2, 0)]), "v", [(0, 3), (2, 0)], 0.2)
+    assert lost(net) == WHOLE_HEAD + 2 * (3 * 7 + 5)
+
+
 def test_layers_without_biases() -> None:
     """The op's own scale is made up for in q's weight alone."""
     assert lost(silence_(lively(Attention("separate, free", sdpa, bias=False)), "q", SCATTERED)) == 3 * 2 * 6

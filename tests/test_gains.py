@@ -27,11 +27,11 @@ def assert_promise_kept(net: nn.Module, x: Tensor) -> gains.Gains:
     """The totals against the real thing: mask, shrink, count."""
     told = surgery.analyze(net, x).aligning
     assert told is not None
-    alone = surgery.shrink(net, x, prove=False)
+    alone = surgery.shrink(net, x, prove=False, keep_class=True)
     assert (told.params, told.macs) == (alone.params_after, alone.macs_after)
     for agreement in ("any", "average"):
         plan = surgery.align(net, x, agreement=agreement)
-        real = surgery.shrink(plan.mask(net), x, prove=False)
+        real = surgery.shrink(plan.mask(net), x, prove=False, keep_class=True)
         gain = getattr(told, agreement)
         assert gain.params == alone.params_after - real.params_after
         assert gain.macs == alone.macs_after - real.macs_after
@@ -78,12 +78,12 @@ def test_each_group_alone_is_what_it_frees_alone() -> None:
     net = masked()
     told = assert_promise_kept(net, X)
     assert [group.name for group in told.groups] == ["high.left.weight", "low.left.weight"], "the largest first"
-    before = surgery.shrink(net, X, prove=False)
+    before = surgery.shrink(net, X, prove=False, keep_class=True)
     for group, rows in zip(told.groups, ({"high": range(5)}, {"low": range(3)}), strict=True):
         by_hand = masked()
         for name, both in rows.items():
             nets.zero_rows_(by_hand, **{f"{name}__left": both, f"{name}__right": both})
-        after = surgery.shrink(by_hand, X, prove=False)
+        after = surgery.shrink(by_hand, X, prove=False, keep_class=True)
         assert group.params == before.params_after - after.params_after
         assert group.macs == before.macs_after - after.macs_after
 

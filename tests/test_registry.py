@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from importlib import import_module
 
 import pytest
 import torch
@@ -19,6 +20,9 @@ from tests.samples.sample import Sample
 A = torch.ops.aten
 
 
+UNSAMPLED = {"aten._grouped_mm.default": "takes bfloat16 alone; its twin of transformers is sampled"}
+
+
 def ruled(node: fx.Node) -> set[str]:
     """The names under which the node's op may have found its rule."""
     return set(op_names(node.target)) if node.op == "call_function" else set()
@@ -26,7 +30,7 @@ def ruled(node: fx.Node) -> set[str]:
 
 def test_every_rule_is_sampled() -> None:
     sampled = {name for sample in SAMPLES for node in sample.program.nodes for name in ruled(node)}
-    assert sorted(set(RULES) - sampled) == []
+    assert sorted(set(RULES) - sampled) == [*UNSAMPLED]
 
 
 def test_every_ruled_op_exists() -> None:
@@ -47,6 +51,8 @@ def test_every_argument_that_is_a_size_exists() -> None:
 
 def _overload(name: str) -> torch._ops.OpOverload:
     namespace, op, overload = name.split(".")
+    if namespace == "transformers":
+        import_module("transformers.integrations.moe")  # which registers it
     found: torch._ops.OpOverload = getattr(getattr(getattr(torch.ops, namespace), op), overload)
     return found
 

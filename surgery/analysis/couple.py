@@ -53,6 +53,7 @@ def run(
 ) -> None:
     """Run the program's rules in order, writing into `ledger`."""
     norms = norms or {}
+    heard = _heard(program)
     env: dict[fx.Node, Any] = {}
     parameters: dict[str, Layout] = {}
     for node in program.nodes:
@@ -61,7 +62,7 @@ def run(
         elif node.op == "output":
             _pin_outputs(node, env, ledger)
         elif node.op == "call_function":
-            env[node] = _step(node, env, ledger, call_type, norms.get(node.name))
+            env[node] = _step(node, env, ledger, call_type, norms.get(node.name), idle=node not in heard)
             written = written_argument(node)
             if written is not None and isinstance(env[node], Value):
                 env[written] = env[node]
@@ -90,13 +91,31 @@ def _placeholder(
     return Value(node.name, layout, name, settled=name is not None and name not in program.given)
 
 
-def _step(node: fx.Node, env: dict[fx.Node, Any], ledger: Ledger, call_type: type[Call], norm: NormSite | None) -> Any:
+def _heard(program: Program) -> set[fx.Node]:
+    """Nodes that reach an output, write into something or answer with no tensor (they check what they are given)."""
+    heard: set[fx.Node] = set()
+    for node in reversed(program.nodes):
+        checks = node.op == "output" or not shapes_of(node)
+        if checks or node in heard or written_argument(node) is not None:
+            heard |= {node, *node.all_input_nodes}
+    return heard
+
+
+def _step(
+    node: fx.Node,
+    env: dict[fx.Node, Any],
+    ledger: Ledger,
+    call_type: type[Call],
+    norm: NormSite | None,
+    *,
+    idle: bool,
+) -> Any:
     """One op: its rule's answer, checked for ids that got lost."""
     bound = fx.map_arg(arguments(node.target, node.args, node.kwargs), env.get)
     shapes = shapes_of(node)
     operands = _values(bound)
     call = call_type(node.name, _op_name(node), shapes or ((),), ledger)
-    call.norm = norm
+    call.norm, call.idle = norm, idle
     rule = find_rule(node.target)
     if rule is None:
         answer = _unruled(call, operands, shapes)

@@ -79,7 +79,8 @@ def grouped_product(call: Call, input: Value, **operands: Any) -> Layout:
     if input.layout.rank != 2 or weight.layout.rank != 3:
         call.hold_all([input, weight], f"{call.name} of these shapes has no rule")
         return Layout(call.shape)
-    return product(call, EXPERTS, input, weight)
+    tokens = call.hold(input.layout, [0], f"{call.name} counts its positions")
+    return product(call, EXPERTS, Value(input.node, tokens, input.parameter), weight)
 
 
 EXPERTS = Equation("tc", "ecm", "tm")

@@ -46,7 +46,7 @@ def test_a_size_that_an_attribute_holds_is_set() -> None:
 
 
 def test_a_literal_size_keeps_its_group_and_says_so() -> None:
-    result = surgery.shrink(masked(Sized(literal=True)), X)
+    result = surgery.shrink(masked(Sized(literal=True)), X, keep_class=True)
     assert result.plan.empty
     assert "the code at" in result.plan.explain("a.weight", 0)
     assert "cannot run narrower" in result.plan.explain("a.weight", 0)
@@ -55,9 +55,12 @@ def test_a_literal_size_keeps_its_group_and_says_so() -> None:
 def test_a_scale_that_would_follow_the_attribute_is_noticed() -> None:
     """Setting `width` makes the split right and the scale wrong: every scalar argument is compared, not shapes only."""
     model = masked(Sized(scale_too=True))
-    result = surgery.shrink(model, X, prove=False)
+    result = surgery.shrink(model, X, prove=False, keep_class=True)
     assert result.plan.empty
     torch.testing.assert_close(result.model(X), model(X))
+    graph = surgery.shrink(model, X, prove=False)
+    assert graph.kind == "graph"
+    torch.testing.assert_close(graph.model(X), model(X))
 
 
 @pytest.mark.parametrize("wrong", ["order", "width", "scale"])

@@ -66,4 +66,6 @@ def test_a_bias_that_takes_up_a_fold_has_one_entry_for_each_output() -> None:
         for use in couple(sample.program).uses:
             if use.bias is not None and use.weight is not None:
                 bias = sample.program.by_name[use.bias].meta["val"]
-                assert tuple(bias.shape) == (sample.program.by_name[use.node].meta["val"].shape[use.dims[0]],), sample.name
+                assert tuple(bias.shape) == (sample.program.by_name[use.node].meta["val"].shape[use.dims[0]],), (
+                    sample.name
+                )

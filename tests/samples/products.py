@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import torch
 from torch import Tensor
 
 from tests.samples.sample import Plain, Sample
 
+
+def by_expert(x: Tensor, w: Tensor) -> Tensor:
+    """Three tokens for the first expert, one for the second."""
+    import_module("transformers.integrations.moe")  # which registers the op
+    grouped: Tensor = torch.ops.transformers.grouped_mm_fallback(x, w, torch.tensor([3, 4], dtype=torch.int32))
+    return grouped
+
+
 ACTIVATIONS = (
+    Sample(
+        "every token by the weight of its expert",
+        by_expert,
+        {"x": (4, 6), "w": (2, 6, 5)},
+        free="x1 w1 w2",
+        held=("grouped_mm_fallback counts its positions", "grouped_mm_fallback adds it up"),
+    ),
     Sample(
         "matmul of two activations",
         torch.matmul,
