@@ -48,7 +48,7 @@ class Call:
         accounted: Id arrays that this call has used, pinned or the like; the engine checks that none is lost.
         tied: Pairs of id arrays that this call has tied: one side is no more lost than the other.
         norm: Where the op averages for a norm that a cut can make up for, that norm.
-        idle: Whether nothing comes of the answer: the op reads nobody and holds nobody.
+        idle: Whether the op only reduces and nothing comes of the answer: it reads nobody and holds nobody.
     """
 
     norm: NormSite | None = None

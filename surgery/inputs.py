@@ -83,6 +83,11 @@ class Inputs:
         generator = torch.Generator().manual_seed(seed)
         return self.map(lambda t: _like(t, (size, *t.shape[1:]), generator))
 
+    def stretched(self, more: int) -> Iterator[Inputs]:
+        """The same call with every dim of one size larger by so many, size by size; values are repeated."""
+        for size in sorted({size for tensor in self.tensors() for size in tensor.shape if size > 1}):
+            yield self.map(lambda t, size=size: _tiled(t, tuple(s + more if s == size else s for s in t.shape)))
+
     def resized(self, seed: int) -> Iterator[Inputs]:
         """Fresh inputs of other sizes, the likeliest to be accepted first.
 

@@ -62,7 +62,9 @@ def run(
         elif node.op == "output":
             _pin_outputs(node, env, ledger)
         elif node.op == "call_function":
-            env[node] = _step(node, env, ledger, call_type, norms.get(node.name), idle=node not in heard)
+            env[node] = _step(
+                node, env, ledger, call_type, norms.get(node.name), idle=node not in heard and _reduces(node)
+            )
             written = written_argument(node)
             if written is not None and isinstance(env[node], Value):
                 env[written] = env[node]
@@ -99,6 +101,12 @@ def _heard(program: Program) -> set[fx.Node]:
         if checks or node in heard or written_argument(node) is not None:
             heard |= {node, *node.all_input_nodes}
     return heard
+
+
+def _reduces(node: fx.Node) -> bool:
+    """Whether an op only reads along a dim that it takes away: what others keep of their operands' sizes has to fit."""
+    rule = find_rule(node.target)
+    return rule is not None and rule.couple.__module__ == "surgery.rules.reductions"
 
 
 def _step(

@@ -79,25 +79,22 @@ def graph_study(study: Study) -> Study | None:
 
 
 def _one_way(model: nn.Module, inputs: Inputs) -> bool:
-    """Whether the model's code calls the same ops at another size (quick; where that is not known, it may)."""
+    """Whether the model's code calls the same ops at other sizes (quick; where that is not known, it may)."""
     here = ops_called(model, inputs)
     if here is None:
         return True
     found = (ops_called(model, candidate) for candidate in inputs.resized(0))
-    return next((there == here for there in found if there is not None), True)
+    return all(there == here for there in found if there is not None)
 
 
 def _refuses_more(whole: nn.Module, model: nn.Module, inputs: Inputs) -> bool:
     """Whether the model takes a batch or a size that its graph does not: code that counts in Python, as windows do."""
-    batches = (inputs.with_batch(size, size) for size in (1, 3))
+    batches = [batch for size in (1, 3) if (batch := inputs.with_batch(size, size)) is not None]
     with evaluating(model), evaluating(whole), torch.no_grad():
-        for candidates in ([b for b in batches if b is not None], list(inputs.resized(0))):
-            for candidate in candidates:
-                if _runs(model, candidate):
-                    if not _runs(whole, candidate):
-                        return True
-                    break
-    return False
+        return any(
+            _runs(model, other) and not _runs(whole, other)
+            for other in (*batches, *inputs.resized(0), *inputs.stretched(3))
+        )
 
 
 def _runs(model: nn.Module, inputs: Inputs) -> bool:

@@ -222,6 +222,8 @@ def _settings_differ(old: fx.Node, new: fx.Node, planned: Mapping[str, float]) -
     sizes = rule.sizes if rule is not None else frozenset()
     sizes = sizes if old.all_input_nodes else sizes | {"size"}  # `torch.zeros(layers, b, hidden)`
     before, after = (arguments(n.target, n.args, n.kwargs) for n in (old, new))
+    if before.get("step", 1) != 1:
+        sizes = sizes - {"start"}  # a place in each run of so many positions
     for name, value in before.items():
         wanted = planned.get(name, value)
         if name not in sizes and not _same(wanted, after.get(name)):
@@ -295,7 +297,15 @@ class _Kin:
             return True
         n = self.coupling.n_channels
         left, right = left[apart].astype(np.int64), right[apart].astype(np.int64)
-        return bool((np.isin(left * n + right, self.pairs) | np.isin(right * n + left, self.pairs)).all())
+        return bool((self._paired(left * n + right) | self._paired(right * n + left)).all())
+
+    def _paired(self, keys: Ids) -> Bools:
+        """Which keys are among the pairs, which are in order: there are many, and this is asked at every op."""
+        if not self.pairs.size:
+            return np.zeros(keys.shape, bool)
+        at = np.minimum(np.searchsorted(self.pairs, keys), self.pairs.size - 1)
+        paired: Bools = self.pairs[at] == keys
+        return paired
 
     @cached_property
     def pairs(self) -> Ids:

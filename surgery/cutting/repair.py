@@ -239,7 +239,7 @@ def _slice_start(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> dict[in
     found: dict[int, set[int]] = {}
     if block is not None and len(covered(block)) == 1:
         ids = block.ravel()
-        for bound_at in (bound["start"], bound["end"]):
+        for bound_at in (bound["start"], bound["end"]) if bound["step"] == 1 else ():
             if isinstance(bound_at, int) and 0 < bound_at <= ids.size:
                 found.setdefault(bound_at, set()).add(int(alive_ids[ids[:bound_at]].sum()))
     return found

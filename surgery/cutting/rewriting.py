@@ -224,7 +224,8 @@ def _bound(op: _Op, argument: str, dim: int) -> Iterator[Number]:
 
 
 def _slice(op: _Op) -> Iterator[Number]:
-    for argument in ("start", "end"):
+    # every n-th position: where it starts is a place in each run of n, which all stay or go as wholes
+    for argument in ("start", "end") if op.before.get("step", 1) == 1 else ("end",):
         yield from _bound(op, argument, op.before["dim"])
 
 
