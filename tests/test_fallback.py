@@ -243,3 +243,29 @@ def test_calls_that_the_graph_was_not_captured_for_are_refused(result: surgery.R
         result.model(X, X)
     with pytest.raises(InputError, match=r"the captured graph holds where .*; it was given x \[2, 3, 8\]"):
         result.model(X[..., 0])
+
+
+class Branching(nn.Module):
+    """Another way through its code from ten tokens on, and a width that is written down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(32, 96), nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, 4, c // 4).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c)
+        return self.out(y) if n < 10 else self.out(y).relu()
+
+
+def test_a_graph_that_takes_fewer_lengths_than_the_model_is_not_handed_back() -> None:
+    torch.manual_seed(0)
+    model = Branching().eval()
+    with torch.no_grad():
+        model.out.weight[:, :8] = 0
+    result = surgery.shrink(model, torch.randn(2, 8, 32))
+    assert result.kind == "class"
+    for length in (3, 9, 10, 14):
+        x = torch.randn(2, length, 32)
+        torch.testing.assert_close(result.model(x), model(x))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import surgery
 from surgery.analysis.capture import capture
 from surgery.analysis.couple import couple
 from surgery.analysis.graph_modules import GraphModel, tell_origins_
@@ -240,3 +241,29 @@ def test_edits_of_another_graph_are_refused(edit: Edit, message: str) -> None:
 def test_a_model_with_code_of_its_own_is_refused() -> None:
     with pytest.raises(PlanError, match=r"sets view\.size of a captured graph, the model is a Unbiased"):
         set_literal_(Unbiased(), Edit("", "view.size", 8, 4, 1))
+
+
+class Interleaved(nn.Module):
+    """Gate and value lie side by side; the width is written down, so that it takes the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.out = nn.Linear(16, 24), nn.Linear(12, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.up(x).reshape(x.shape[0], x.shape[1], 24)
+        return self.out(h[..., ::2] * torch.sigmoid(h[..., ::2]) * (h[..., 1::2] + 1))
+
+
+@pytest.mark.parametrize("gone", [[0], [0, 1], [3, 11]])
+def test_every_other_position_starts_where_it_did(gone: list[int]) -> None:
+    torch.manual_seed(0)
+    model = Interleaved().eval()
+    with torch.no_grad():
+        model.out.weight[:, gone] = 0
+    x = torch.randn(2, 8, 16)
+    result = surgery.shrink(model, x, prove=False)
+    assert result.kind == "graph"
+    assert result.model.get_parameter("up.weight").shape[0] == 24 - 2 * len(gone)
+    torch.testing.assert_close(result.model(x), model(x))
+    assert surgery.shrink(model, x).proof.passed  # type: ignore[union-attr]
