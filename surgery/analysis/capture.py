@@ -63,7 +63,7 @@ class Program:
         while node.name not in self.parameters:
             if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
                 return None
-            order = _order(node)
+            order = order_of(node)
             if order is None:
                 return None
             dims, node = tuple(order[d] for d in dims), node.args[0]
@@ -117,7 +117,7 @@ class Program:
         return ", ".join(part for part in (module, line) if part) or name
 
 
-def _order(node: fx.Node) -> tuple[int, ...] | None:
+def order_of(node: fx.Node) -> tuple[int, ...] | None:
     """Which dim of its input each dim of an op's output is, where the op does no more than swap dims."""
     rank, settings = node.meta["val"].dim(), node.args[1:]
     name = str(node.target).removeprefix("aten.").split(".")[0]

@@ -192,7 +192,7 @@ def eps_edits(coupling: Coupling, alive: Bools) -> Iterator[Edit]:
             yield Edit(use.site.module, use.site.attribute, use.site.eps, use.site.value * before / after)
 
 
-SHARING = re.compile("rep|group|ratio|times")
+SHARING = re.compile("rep|group|ratio|times|num_heads|n_heads")
 """What the number of query heads to a key head is called."""
 
 

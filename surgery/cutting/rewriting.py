@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
-from surgery.analysis.capture import Program
+from surgery.analysis.capture import Program, order_of
 from surgery.analysis.graph_modules import GraphModel, corresponding
 from surgery.coupling import Coupling
 from surgery.cutting.repair import shrunk
 from surgery.deciding.cuts import Edit
 from surgery.errors import PlanError
-from surgery.layout import Bools, Layout, Shape, along
+from surgery.layout import Bools, Layout, Shape, along, survivors
 from surgery.registry import arguments
 
 Number = tuple[str, int | None, int, int]
@@ -51,7 +51,29 @@ def literal_edits(model: GraphModel, program: Program, coupling: Coupling, alive
             edit = _edit(at, argument, index, old, new)
             if edit is not None:
                 edits[edit.attribute, edit.index] = edit
+    for edit in _stretches(program, coupling, alive_ids, dict(corresponding(program, model))):
+        edits[edit.attribute, edit.index] = edit
     return tuple(edits.values())
+
+
+def _stretches(
+    program: Program, coupling: Coupling, alive_ids: Bools, written: dict[fx.Node, fx.Node]
+) -> Iterator[Edit]:
+    """How often one position is laid out for heads of which some go: the size that `expand` was given for it."""
+    for made in coupling.copies:
+        node, dim, left = program.by_name[made.node], made.dim, survivors(made.copies, alive_ids)
+        while node.name in program.by_name and "expand" not in str(node.target):
+            order = order_of(node) if node.op == "call_function" else None
+            if order is None or not isinstance(node.args[0], fx.Node):
+                break
+            node, dim = node.args[0], order[dim]
+        sizes = node.args[1] if "expand" in str(node.target) and node in written else None
+        if left is None or not isinstance(sizes, list | tuple) or len(sizes) != node.meta["val"].dim():
+            continue
+        old, new = made.copies.shape[made.dim], left.shape[made.dim]
+        given = arguments(written[node].target, written[node].args, written[node].kwargs)["size"][dim]
+        if old != new and given == old:
+            yield Edit("", f"{written[node].name}.size", old, new, dim)
 
 
 def set_literal_(model: nn.Module, edit: Edit) -> None:

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from surgery.calls import Call, KnownCall, Value
-from surgery.coupling import Orientation
+from surgery.coupling import Copies, Orientation
 from surgery.known import Known
-from surgery.layout import Ids, Layout, covered
+from surgery.layout import Ids, Layout, covered, on_dim
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,22 @@ def contract(call: Call, equation: Equation, left: Side, right: Side, *, weights
         for one, other in (sides, sides[::-1]):
             if other.fixed(dim) and one.block_of(dim) is not None:
                 one.hold([dim], f"{call.name} meets an operand whose dim cannot shrink")
+    for one, other in (sides, sides[::-1]):
+        _note_copies(call, equation, one, other)
     shape = tuple(max(a, b) for a, b in zip(left.layout.shape, right.layout.shape, strict=True))
     n = len(equation.output)
     blocks = _side_by_side(call, equation, left, right)
     return Layout(shape[:n], tuple(b.reshape(b.shape[:n]) for b in blocks))
+
+
+def _note_copies(call: Call, equation: Equation, stretched: Side, other: Side) -> None:
+    """Where one position was laid out for every row of the other operand, it is laid out as often as rows are left."""
+    value = stretched.value
+    for own in value.layout.stretched if value is not None else ():
+        rows = other.block_of(equation.every.index(stretched.labels[own]))
+        if value is not None and rows is not None and len(covered(rows)) == 1:
+            ids = on_dim(rows.ravel(), value.layout.rank, own)
+            call.ledger.copies.append(Copies(ids, ids, own, value.node))
 
 
 def _only_in(equation: Equation, side: Side, dim: int) -> bool:
