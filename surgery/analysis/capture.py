@@ -125,6 +125,8 @@ def order_of(node: fx.Node) -> tuple[int, ...] | None:
         return tuple(range(rank))
     if name == "permute" and isinstance(settings[0], list | tuple):
         return tuple(d % rank for d in settings[0])
+    if name == "numpy_T":
+        return tuple(reversed(range(rank)))
     if name in ("t", "mT", "transpose"):
         first, second = settings if name == "transpose" else (-2, -1)
         order = list(range(rank))
