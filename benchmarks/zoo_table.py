@@ -120,15 +120,17 @@ def summary(facts: Row) -> str:
     kinds = Counter(row["kind"] for row in judged)
     ruled = sum(not row["unruled_ops"] for row in rows if "unruled_ops" in row)
     exact = verdicts["exact"] + verdicts["pinned"]
-    agree = sum(formats(row) == "agree" for row in rows)
+    exported = [row for row in rows if row.get("exports")]
+    agree = sum(formats(row) == "agree" for row in exported)
     peers = [row["peer"] for row in rows if "peer" in row]
     runs = [found for found in peers if found.get("runs")]
     sound = [found for found in runs if found["same_shapes"]]
     halved = [found for found in sound if found["params"][1] <= 0.5 * found["params"][0]]
     ended = sum(bool(found.get("ended")) for found in peers)
     undecided = sum(row["exact"] is None for row in judged)
+    tried = "" if len(peers) == len(rows) else f", tried on {len(peers)} of them"
     lines = [
-        f"| {len(rows)} architectures | surgery | {facts['peer']}, without hints |",
+        f"| {len(rows)} architectures | surgery | {facts['peer']}, without hints{tried} |",
         "|---|---|---|",
         f"| understood, and ended in time | {sum(bool(row.get('captured')) for row in rows)} | {ended} |",
         f"| slim net runs, with outputs of the same shapes | {len(judged)} | {len(sound)} |",
@@ -138,7 +140,7 @@ def summary(facts: Row) -> str:
         f"| at most half left: of the removable parameters; of all | {verdicts['exact']} | {len(halved)} |",
         f"| exact, and more is left: pinned, with the reason | {verdicts['pinned']} | |",
         f"| the model's own class survives | {kinds['class']} | {len(runs)} |",
-        f"| ONNX and TorchScript files agree with the slim net | {agree} | |",
+        f"| ONNX and TorchScript files agree with the slim net | {agree} of {len(exported)} exported | |",
         f"| every op has a rule | {ruled} | |",
     ]
     return "\n".join(lines)
