@@ -313,12 +313,13 @@ class TestTable:
         wrong = ROW | {"exact": False, "failed": "wrong: relative error 1", "stage": "judge", "unruled_ops": {}}
         rows = {"a": ROW, "b": ROW | {"rounding": 0, "kind": "graph"}, "c": wrong, "d": {"net": "x", "failed": "no"}}
         text = zoo_table.summary({"peer": "other 1.0", "rows": rows})
-        assert "| 4 architectures | surgery | other 1.0, without hints |" in text
+        assert "| 4 architectures | surgery | other 1.0, without hints, tried on 3 of them |" in text
         assert "| slim net computes the masked one, exactly | 2 | not promised |" in text
         assert "| slim net computes something else | 1 | not judged |" in text
         assert "of all | 1 | 3 |" in text
         assert "survives | 2 | 3 |" in text
         assert "| every op has a rule | 1 | |" in text
+        assert "| 0 of 3 exported | |" in text
 
     def test_preparations_are_beside_the_plan(self) -> None:
         ways = {"layers": ROW | {"params": [1000, 900], "float64_error": 3e-14}, "columns": ROW}
