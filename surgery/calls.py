@@ -36,6 +36,12 @@ class Value:
         return self.layout.shape
 
 
+def short_name(target: Any) -> str:
+    """`layer_norm` of `aten.layer_norm.default`; of what is no such op, all of it."""
+    parts = str(target).split(".")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
 class Call:
     """One op, as a coupling rule sees it.
 
@@ -67,8 +73,7 @@ class Call:
     @property
     def name(self) -> str:
         """The op's short name, for reasons: `layer_norm`."""
-        parts = self.op.split(".")
-        return parts[1] if len(parts) > 1 else self.op
+        return short_name(self.op)
 
     def tie(self, a: Ids, b: Ids) -> None:
         """Units at the same positions can only be removed together."""
@@ -251,6 +256,11 @@ class KnownCall:
     def shape(self) -> Shape:
         """The (first) output's shape."""
         return self.shapes[0]
+
+    @property
+    def name(self) -> str:
+        """The op's short name: `layer_norm`."""
+        return short_name(self.target)
 
     def anything(self) -> Any:
         """Every output varies."""

@@ -66,11 +66,6 @@ def along(block: Ids, dim: int) -> Ids:
     return np.moveaxis(block, dim, -1).reshape(-1, block.shape[dim])
 
 
-def squeezed(block: Ids) -> Ids:
-    """A block without the dims that it does not cover."""
-    return block.reshape([size for size in block.shape if size > 1])
-
-
 def compress(block: Ids) -> Ids:
     """Drop the dims along which the ids do not change: `flatten` and back of `(C, 7, 7)` is a block on C again."""
     for dim in covered(block):

@@ -15,7 +15,19 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
-    {"caches", "calls", "coupling", "errors", "inputs", "known", "layout", "pieces", "progress", "version"},  # words
+    {
+        "caches",
+        "calls",
+        "coupling",
+        "errors",
+        "inputs",
+        "known",
+        "layout",
+        "pieces",
+        "progress",
+        "tensors",
+        "version",
+    },  # words
     {"equations", "registry"},  # tools for rules
     {"rules"},
     {"analysis", "masks"},

@@ -19,9 +19,11 @@ from surgery.analysis.inlining import inline_regions_
 from surgery.analysis.recording import opened, record
 from surgery.analysis.writes import aliasing_writes, written_roots
 from surgery.caches import is_cache
+from surgery.calls import short_name
 from surgery.errors import CaptureError
 from surgery.inputs import Inputs
 from surgery.layout import Shape
+from surgery.tensors import named_tensors
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class Program:
     def calls(self) -> tuple[fx.Node, ...]:
         """The nodes that call an op."""
         return tuple(node for node in self.nodes if node.op == "call_function")
+
+    def readers(self, name: str) -> list[fx.Node]:
+        """Every op that reads a tensor, by its canonical name, under whichever placeholder."""
+        return [user for place, other in self.parameters.items() if other == name for user in self.by_name[place].users]
 
     def source(self, name: str) -> tuple[str, tuple[int, ...]] | None:
         """The parameter that a value is, and which of its dims each of the value's is (a weight that is transposed)."""
@@ -120,7 +126,7 @@ class Program:
 def order_of(node: fx.Node) -> tuple[int, ...] | None:
     """Which dim of its input each dim of an op's output is, where the op does no more than swap dims."""
     rank, settings = node.meta["val"].dim(), node.args[1:]
-    name = str(node.target).removeprefix("aten.").split(".")[0]
+    name = short_name(node.target)
     if name in ("contiguous", "clone", "alias", "detach"):
         return tuple(range(rank))
     if name == "permute" and isinstance(settings[0], list | tuple):
@@ -284,9 +290,7 @@ def _program(
         lifted: Constant tensors by placeholder; some are the model's own under another name.
         written: Names of buffers that the program writes at its end.
     """
-    everything = dict(model.named_parameters(remove_duplicate=False)) | dict(
-        model.named_buffers(remove_duplicate=False)
-    )
+    everything = named_tensors(model)
     tensors = {name: tensor for name, tensor in everything.items() if not name.startswith(GRAPH_CONSTANT)}
     lifted = {**lifted, **{place: everything[name] for place, name in own.items() if name.startswith(GRAPH_CONSTANT)}}
     canonical: dict[Any, str] = {}

@@ -19,6 +19,7 @@ from surgery.analysis.capture import Program
 from surgery.analysis.graph_calls import AS_PYTHON
 from surgery.analysis.graph_trees import Tree, by_name, names, put_together, same, taken_apart
 from surgery.errors import CaptureError, InputError
+from surgery.tensors import named_tensors
 
 _NUMBERS = count()
 
@@ -265,15 +266,10 @@ def tell_origins_(program: Program, model: GraphModel) -> None:
 
 def rebound(whole: nn.Module, model: nn.Module) -> nn.Module:
     """A graph on the tensors of another model of the same names."""
-    others = dict(_tensors(model))
+    others = named_tensors(model)
     return copy.deepcopy(
-        whole, {id(tensor): others[name] for name, tensor in _tensors(whole).items() if name in others}
+        whole, {id(tensor): others[name] for name, tensor in named_tensors(whole).items() if name in others}
     )
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    parameters, buffers = (each(remove_duplicate=False) for each in (model.named_parameters, model.named_buffers))
-    return {**dict(parameters), **dict(buffers)}
 
 
 def with_origins(program: Program, model: nn.Module) -> Program:

@@ -35,11 +35,7 @@ def norm_sites(model: nn.Module, program: Program) -> dict[str, NormSite]:
     readers: dict[str, int] = {}
     for site in found:
         readers[site.gain] = readers.get(site.gain, 0) + 1
-    return {site.node: site for site in found if _users(program, site.gain) == readers[site.gain]}
-
-
-def _users(program: Program, name: str) -> int:
-    return sum(len(program.by_name[place].users) for place, other in program.parameters.items() if other == name)
+    return {site.node: site for site in found if len(program.readers(site.gain)) == readers[site.gain]}
 
 
 def _site(model: nn.Module, program: Program, node: fx.Node) -> NormSite | None:

@@ -19,7 +19,7 @@ from torch import fx, nn
 from surgery.analysis.capture import Program, capture
 from surgery.analysis.couple import run
 from surgery.analysis.graph_modules import with_origins
-from surgery.calls import Call
+from surgery.calls import Call, short_name
 from surgery.coupling import Axis, Coupling, Ledger, LedgerError
 from surgery.cutting.repair import shrunk
 from surgery.deciding.cuts import Cuts
@@ -169,7 +169,7 @@ def _is_twin(program: Program, old: fx.Node, after: Program, new: fx.Node) -> bo
 
 
 def _moves(node: fx.Node) -> bool:
-    return str(node.target).split(".")[1:2] in [[name] for name in MOVING]
+    return short_name(node.target) in MOVING
 
 
 def _idle(node: fx.Node, coupling: Coupling, alive_ids: Bools) -> bool:

@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from surgery.analysis.capture import Program, order_of
 from surgery.analysis.graph_modules import GraphModel, corresponding
+from surgery.calls import short_name
 from surgery.coupling import Coupling
 from surgery.cutting.repair import shrunk
 from surgery.deciding.cuts import Edit
@@ -147,7 +148,7 @@ class _Op:
 
     def __init__(self, call: fx.Node, node: fx.Node, coupling: Coupling, alive: Bools, alive_ids: Bools) -> None:
         self.call, self.node, self.coupling, self.alive, self.alive_ids = call, node, coupling, alive, alive_ids
-        self.name = str(call.target).removeprefix("aten.").split(".")[0]
+        self.name = short_name(call.target)
         self.before = arguments(call.target, call.args, call.kwargs)
         self.given = arguments(node.target, node.args, node.kwargs)
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from surgery.analysis.graph_specs import GraphSpec
 from surgery.errors import InputError, PlanError
 from surgery.masks import bake
+from surgery.tensors import named_tensors
 
 FORMAT_VERSION = 1
 MAX_POSITION = 2**62
@@ -314,9 +315,7 @@ class Cuts:
         Raises:
             PlanError: A tensor is missing or has another shape.
         """
-        tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(
-            model.named_buffers(remove_duplicate=False)
-        )
+        tensors = named_tensors(model)
         for name, shape in self.shapes.items():
             if name not in tensors:
                 raise PlanError(f"the model has no {name}", "apply the plan to the model it was made from")

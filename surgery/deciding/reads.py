@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import fx, nn
+from torch import nn
 
 from surgery.analysis.capture import Program
 from surgery.analysis.constants import Constants
@@ -146,7 +146,7 @@ def _slot(model: nn.Module, program: Program, use: Use) -> tuple[str | None, str
         name = program.parameters.get(use.bias)
         if name is None:
             return None, "its bias is computed in forward"
-        if not _read_by_contractions_only(program, use.bias):
+        if not _read_by_contractions_only(program, name):
             return None, f"{name} is read elsewhere, too"
         return name, ""
     name = program.parameters.get(use.weight)
@@ -169,19 +169,10 @@ def _joined(path: str, name: str) -> str:
 def _read_by_contractions_only(program: Program, bias: str) -> bool:
     """Whether a bias is only ever added behind a convolution or a linear layer."""
     known = ("aten.conv", "aten.linear", "aten.addmm", "aten.lstm", "aten.gru", "aten.rnn")
-    placeholders = _placeholders(program, bias)
-    return all(str(user.target).startswith(known) for node in placeholders for user in node.users)
+    return all(str(user.target).startswith(known) for user in program.readers(bias))
 
 
 def _own_weight(program: Program, use: Use) -> str | None:
     """The weight's name where this use is its only reader."""
-    if use.weight is None or use.weight not in program.parameters:
-        return None
-    readers = [user for node in _placeholders(program, use.weight) for user in node.users]
-    return program.parameters[use.weight] if len(readers) == 1 else None
-
-
-def _placeholders(program: Program, node: str) -> list[fx.Node]:
-    """All placeholders of the same tensor as this one."""
-    name = program.parameters[node]
-    return [program.by_name[other] for other, tensor in program.parameters.items() if tensor == name]
+    name = program.parameters.get(use.weight) if use.weight is not None else None
+    return name if name is not None and len(program.readers(name)) == 1 else None

@@ -2,8 +2,7 @@
 
 A root mean square norm of n channels, all but n' of them zero, keeps its values with `gain * sqrt(n / n')` and
 `eps * n / n'`. Attention without an explicit scale divides by the root of its queries' width d: with d' left, the
-queries
-are made `sqrt(d' / d)` as large, in the layer that they come from.
+queries are made `sqrt(d' / d)` as large, in the layer that they come from.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import numpy as np
 from torch import fx
 
 from surgery.analysis.capture import Program
+from surgery.calls import short_name
 from surgery.coupling import Coupling, NormUse, ScaledUse
 from surgery.deciding.cuts import Scale
 from surgery.layout import Bools, Ids, Layout
@@ -86,7 +86,7 @@ def _of_queries(program: Program, coupling: Coupling, attention: ScaledUse, fact
         if place is None:
             continue
         name = program.parameters.get(place)
-        if name is None or sum(len(program.by_name[other].users) for other in _places(program, name)) != 1:
+        if name is None or len(program.readers(name)) != 1:
             return None
         scales.append(Scale(name, factor, 0, dim, positions))
     return scales
@@ -123,10 +123,6 @@ def _channels(program: Program, node: str) -> int:
     return 1 if "conv" in str(program.by_name[node].target) else program.by_name[node].meta["val"].dim() - 1
 
 
-def _places(program: Program, name: str) -> list[str]:
-    return [place for place, other in program.parameters.items() if other == name]
-
-
 def _moves(node: fx.Node) -> bool:
     """Whether an op hands on what comes in, or some of it, unchanged."""
-    return str(node.target).split(".")[1:2] in [[op] for op in MOVING] or "getitem" in str(node.target)
+    return short_name(node.target) in MOVING or "getitem" in str(node.target)

@@ -20,6 +20,7 @@ from surgery.deciding.reads import Reading, arriving, readings
 from surgery.errors import InputError
 from surgery.inputs import Inputs
 from surgery.registry import arguments
+from surgery.tensors import named_tensors
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Study:
 
     def with_weights_of(self, model: nn.Module) -> Study:
         """The same study for a model of the same shapes with other weights; nothing is captured again."""
-        own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+        own = named_tensors(model)
         tensors = {name: own[name] for name in self.program.tensors}
         return Study(model, self.inputs, replace(self.program, tensors=tensors), self.coupling, self.memo)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from surgery.errors import InputError
 from surgery.masks.coats import find_coats
+from surgery.tensors import named_tensors
 
 
 def apply_keep_masks_(model: nn.Module, keep_masks: Mapping[str, Tensor]) -> None:
@@ -27,7 +27,7 @@ def apply_keep_masks_(model: nn.Module, keep_masks: Mapping[str, Tensor]) -> Non
         InputError: a name is not in the model, a mask has another shape or other values than 0 and 1, or two masks
             want different zeros in one shared parameter.
     """
-    tensors = dict(chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)))
+    tensors = named_tensors(model)
     keeps: dict[int, tuple[str, Tensor, Tensor]] = {}
     for name, mask in keep_masks.items():
         tensor = tensors[_resolve(name, model, tensors)]

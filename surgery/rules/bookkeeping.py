@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from surgery.calls import Call, KnownCall, Value
+from surgery.calls import Call, KnownCall, Value, short_name
 from surgery.known import Known
 from surgery.layout import Layout
 from surgery.registry import rule
@@ -62,7 +62,7 @@ def _known_like(
 
 def _filling(target: Any) -> str:
     """`zeros` of `zeros_like` and of `new_zeros`."""
-    return str(target).split(".")[1].removesuffix("_like").removeprefix("new_")
+    return short_name(target).removesuffix("_like").removeprefix("new_")
 
 
 @rule(

@@ -85,5 +85,4 @@ def _reversed(name: str, array: Tensor) -> Tensor:
 
 @flip.known
 def _known_flip(call: KnownCall, input: Known) -> Known:
-    name = str(call.target).split(".")[1]
-    return input.map(lambda a: _reversed(name, a), call.shape)
+    return input.map(lambda a: _reversed(call.name, a), call.shape)

@@ -234,7 +234,7 @@ def stacks(call: Call, tensors: list[Value]) -> Layout:
 
 @stacks.known
 def _known_stacks(call: KnownCall, tensors: list[Known]) -> Known:
-    dim = _STACKS[str(call.target).split(".")[1]]
+    dim = _STACKS[call.name]
     return Known.anything(call.shape) if any(len(k.shape) <= dim for k in tensors) else _known_cat(call, tensors, dim)
 
 

@@ -144,29 +144,28 @@ def _known_recurrent(
     resting = all(state.everything and not bool(state.value.any()) for state in states)
     if cells is None or not resting or not all(known.everything for known in params):
         return tuple(Known.anything(shape) for shape in call.shapes)
-    name = str(call.target).split(".")[1]
     value, constant = input.along(2)
     arriving = ~(constant & (value == 0))
     silent: list[Tensor] = []
     for index, cell in enumerate(cells):
         if index and index % directions == 0:
             arriving = ~torch.cat(silent[-directions:])
-        silent.append(_silent(call, cell, arriving, name))
+        silent.append(_silent(call, cell, arriving))
     last = torch.cat(silent[-directions:]).reshape(1, 1, -1)
     table = torch.stack(silent).unsqueeze(1)
     zero = torch.zeros(1, dtype=call.dtype).reshape(1, 1, 1)
     return (Known(call.shape, zero, ~last), *(Known(shape, zero, ~table) for shape in call.shapes[1:]))
 
 
-def _silent(call: KnownCall, cell: _Cell, arriving: Tensor, name: str) -> Tensor:
+def _silent(call: KnownCall, cell: _Cell, arriving: Tensor) -> Tensor:
     """Which units are never filled, `[h]`."""
-    gate, gates = MAKING[name], GATES[name]
+    gate, gates = MAKING[call.name], GATES[call.name]
     reading = torch.zeros(cell.w_ih.shape[0], dtype=torch.bool)
     for weight, inputs in ((cell.w_ih, arriving), (cell.w_hh, torch.ones(cell.w_hh.shape[1], dtype=torch.bool))):
         pattern = pattern_of(weight, 1, "out_in", call.memo)
         reading |= torch.from_numpy(pattern.rows_on(inputs.numpy().reshape(1, -1)).reshape(-1))
     if cell.b_ih is not None:
         one, other = (bias.full().to("cpu", call.dtype) for bias in (cell.b_ih, cell.b_hh))
-        reading |= (one != 0) | (other != 0) if name == "gru" else one + other != 0
+        reading |= (one != 0) | (other != 0) if call.name == "gru" else one + other != 0
     quiet: Tensor = ~reading.reshape(gates, -1)[gate]
     return quiet
