@@ -136,7 +136,8 @@ def compare(program: Program, coupling: Coupling, alive: Bools, cuts: Cuts, afte
     if len(before_nodes) != len(after.calls):
         return _mismatch(program, before_nodes[-1], f"{len(before_nodes)} ops became {len(after.calls)}")
     names = [n.name for n in after.calls]
-    return _ids_differ(program, coupling, alive, after, dict(zip(names, before_nodes, strict=True)))
+    made = {fold.bias for fold in cuts.folds} - set(cuts.shapes)
+    return _ids_differ(program, coupling, alive, after, dict(zip(names, before_nodes, strict=True)), made)
 
 
 SLICE, ALIAS = torch.ops.aten.slice.Tensor, torch.ops.aten.alias.default
@@ -246,7 +247,7 @@ def _same(old: Any, new: Any) -> bool:
 
 
 def _ids_differ(
-    program: Program, coupling: Coupling, alive: Bools, after: Program, twin: dict[str, fx.Node]
+    program: Program, coupling: Coupling, alive: Bools, after: Program, twin: dict[str, fx.Node], made: set[str]
 ) -> Mismatch | None:
     alive_ids = alive[coupling.channel_of]
     ledger = _Inherited(coupling, alive_ids, twin)
@@ -255,6 +256,10 @@ def _ids_differ(
         blocks = []
         for dim, size in enumerate(shape):
             axis = coupling.axes.get((name, dim))
+            if name in made:  # a bias is as long as its weight has rows
+                weight = f"{name.rpartition('.')[0]}.weight".removeprefix(".")
+                axis = coupling.axes.get((weight, 0))
+                axis = axis if axis is not None and int(alive_ids[axis.ids].sum()) == size else None
             if axis is None or size == 1:
                 continue
             grouped = axis.ids.ndim == 2
