@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import nn
 
+from surgery.deciding.cuts import Rewrite
 from surgery.plans import Plan
 from surgery.proof.prove import Proof
 
@@ -18,7 +19,8 @@ class Result:
     """A slim model and everything that is to be said of it.
 
     Attributes:
-        model: The slim model: the user's own class with smaller tensors, or (see `kind`) its captured graph.
+        model: The slim model: the user's own class with smaller tensors (where its code insists on sizes, with the new
+            ones written into it for this model: `plan.rewrites`), or (see `kind`) its captured graph.
         plan: What was cut.
         proof: Masked against slim; None with `prove=False`.
         params_before, params_after: Elements of the parameters, shared ones counted once.
@@ -45,6 +47,7 @@ class Result:
             f"parameters {_change(self.params_before, self.params_after)}",
             f"macs       {_change(self.macs_before, self.macs_after)}",
             *self._graph(),
+            *self._code(),
             *self._groups(),
             *self._stranded(),
             *(f"note: {note}" for note in self.notes),
@@ -56,6 +59,18 @@ class Result:
         if self.plan.graph is None:
             return []
         return [f"handed back as its captured graph, for {self.plan.graph.reason} (keep_class=True leaves that whole)"]
+
+    def _code(self) -> list[str]:
+        """What was written into the code of modules."""
+        rewrites = self.plan.rewrites
+        if not rewrites:
+            return []
+        first = rewrites[0]
+        place = ".".join(part for part in (first.module, first.functions[-1]) if part)
+        count = len({rewrite.module for rewrite in rewrites})
+        code = "the code of one module" if count == 1 else f"the code of {count} modules"
+        said = f"{code} runs with numbers in the place of sizes that it insists on, as in {place}: {_change_of(first)}"
+        return [f"{said} (keep_class=True leaves it alone)"]
 
     def _groups(self) -> list[str]:
         cut = [group for group in self.plan.groups if group.removed]
@@ -93,6 +108,13 @@ class Result:
                 "`surgery explain` says what that frees"
             )
         return lines
+
+
+def _change_of(rewrite: Rewrite) -> str:
+    """One number in the place of an expression, in words."""
+    entry = "" if rewrite.index is None else f"[{rewrite.index}]"
+    new = "what follows" if rewrite.new == -1 else rewrite.new
+    return f"`{rewrite.text}{entry}` is {new}, was {rewrite.old}"
 
 
 def _change(before: int, after: int) -> str:

@@ -83,10 +83,10 @@ def test_positions_inside_heads_go_each_head_its_own(mix: Callable[..., Tensor],
 
 
 @pytest.mark.parametrize("part", POSITIONS)
-def test_one_number_for_two_widths_asks_for_a_graph(part: str) -> None:
-    """`self.width` is what q, k and v are viewed by: where one of them becomes narrower, code has no number for it."""
+def test_one_number_for_two_widths_becomes_two_in_the_code(part: str) -> None:
+    """`self.width` is what q, k and v are viewed by: where one becomes narrower, no number says so; the code does."""
     change, count = POSITIONS[part]
-    assert lost(change(lively(Attention("separate", by_hand))), "graph") == count
+    assert lost(change(lively(Attention("separate", by_hand)))) == count
     both = silence_(silence_(lively(Attention("separate", by_hand)), "k", SCATTERED), "v", OTHERS, 0.4)
     assert lost(both) == 3 * 2 * 7 + 3 * (7 + 5)
 
@@ -96,7 +96,7 @@ def test_positions_of_a_fused_layer_go_together(layout: str) -> None:
     """One layer's rows are cut into three equal parts: q and k lose as many positions as v, or nobody does."""
     net = lively(Attention(layout, sdpa))
     silence_(silence_(net, "q", SCATTERED), "v", SCATTERED if layout == "interleaved" else OTHERS, 0.4)
-    assert lost(net, "graph" if layout == "heads, 3, width" else "class") == 3 * (3 * 7 + 5)
+    assert lost(net) == 3 * (3 * 7 + 5)
     alone = silence_(lively(Attention(layout, sdpa)), "q", SCATTERED)
     result = shrunk(alone, X, shapes=SHAPES)
     row = cells(alone.rows("q")[1], SCATTERED)[0]

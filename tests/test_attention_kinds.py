@@ -51,10 +51,10 @@ def test_a_relative_position_bias_loses_the_heads_column(sdpa: bool) -> None:
 def test_talking_heads() -> None:
     """Heads are mixed before and after the softmax: v and o may lose one that q and k keep, and the other way round."""
     out = 4 * (ROWS + COLUMNS) + 3 + 1  # of v and o; a row of what mixes afterwards, and its bias
-    assert lost(deafen_(talking(), HEAD), "graph") == out
+    assert lost(deafen_(talking(), HEAD)) == out
     unheard = talking()
     zero_(unheard.before.weight, [1], dim=1)
-    assert lost(unheard, "graph") == 4 * 2 * ROWS + 3
+    assert lost(unheard) == 4 * 2 * ROWS + 3
     assert lost(deafen_(unheard, HEAD)) == WHOLE_HEAD + (3 + 1) + 3
     assert lost(silence_(deafen_(talking(), SCATTERED), "q", SCATTERED)) == 3 * (3 * ROWS + COLUMNS)
 
@@ -62,7 +62,7 @@ def test_talking_heads() -> None:
 def test_rotary_positions() -> None:
     """Heads go, positions of v, too; those of q and k are turned by angles that the code makes for a fixed width."""
     assert lost(deafen_(rotary(), HEAD)) == WHOLE_HEAD
-    assert lost(deafen_(rotary(), SCATTERED), "graph") == 3 * (ROWS + COLUMNS)
+    assert lost(deafen_(rotary(), SCATTERED)) == 3 * (ROWS + COLUMNS)
     pairs = [(h, p) for h in range(3) for p in (1, 3)]
     result = shrunk(silence_(rotary(), "q", pairs), X, shapes=LONGER)
     assert result.plan.empty
@@ -81,7 +81,7 @@ def test_norms_of_q_and_k_inside_heads(make: Callable[[], Attention]) -> None:
     assert lost(deafen_(make(), HEAD)) == WHOLE_HEAD
     assert lost(silence_(make(), "v", HEAD, 0.7)) == WHOLE_HEAD
     narrow = surgery.shrink(deafen_(make(), SCATTERED), X)
-    assert narrow.kind == "graph"
+    assert narrow.kind == "class"
     assert narrow.proof is not None
     assert narrow.proof.passed
     assert narrow.params_before - narrow.params_after == 3 * (ROWS + COLUMNS)
@@ -104,8 +104,8 @@ def test_norms_of_q_and_k_inside_heads(make: Callable[[], Attention]) -> None:
 
 def test_linear_attention() -> None:
     assert lost(deafen_(linear(), HEAD)) == WHOLE_HEAD
-    assert lost(silence_(linear(), "q", SCATTERED), "graph") == 3 * 2 * ROWS
-    assert lost(silence_(linear(), "k", SCATTERED, -0.3), "graph") == 3 * 2 * ROWS, "ReLU makes it zero"
+    assert lost(silence_(linear(), "q", SCATTERED)) == 3 * 2 * ROWS
+    assert lost(silence_(linear(), "k", SCATTERED, -0.3)) == 3 * 2 * ROWS, "ReLU makes it zero"
     assert lost(silence_(linear(), "q", SCATTERED, 0.3)) == 0, "a constant counts"
     assert lost(silence_(linear(), "v", SCATTERED, 0.5)) == 0, "the weights add to less than one"
 
@@ -122,7 +122,7 @@ def test_attention_over_channels() -> None:
 def test_cosine_attention() -> None:
     assert lost(deafen_(cosine(), HEAD)) == WHOLE_HEAD + 1
     assert lost(silence_(cosine(), "v", HEAD, 0.7)) == WHOLE_HEAD + 1
-    assert lost(deafen_(cosine(), SCATTERED), "graph") == 3 * (ROWS + COLUMNS)
+    assert lost(deafen_(cosine(), SCATTERED)) == 3 * (ROWS + COLUMNS)
 
 
 # grouped queries: 5 wide; 7 parameters a row of q, k, v; 5 a column of o
@@ -169,28 +169,27 @@ def test_a_key_head_goes_with_all_of_its_query_heads(how: str, per: int, shared:
 
 @pytest.mark.parametrize(("how", "per", "shared"), SIZES)
 def test_one_query_head_of_every_key_head_goes_wherever_it_is(how: str, per: int, shared: int) -> None:
-    kind = "graph" if how == "broadcast" else "class"
     places = [s * per + (s + 1) % per for s in range(shared)]
-    assert lost(heads_(grouped(how, per, shared), "o", places), kind) == shared * QUERY
+    assert lost(heads_(grouped(how, per, shared), "o", places)) == shared * QUERY
     result = shrunk(heads_(grouped(how, per, shared), "o", places[:1]), X, shapes=LONGER)
     assert result.plan.empty, "they must stay as many for each"
     assert "stays" in result.plan.explain("q.weight", places[0] * KEY_WIDTH)
 
 
-@pytest.mark.parametrize(("how", "kind"), [("enable_gqa", "class"), ("broadcast", "graph")])
-def test_one_key_head_for_all(how: str, kind: str) -> None:
+@pytest.mark.parametrize("how", ["enable_gqa", "broadcast"])
+def test_one_key_head_for_all(how: str) -> None:
     """Multi-query: any query head may go alone."""
-    assert lost(heads_(grouped(how, 4, 1), "o", [0, 3]), kind) == 2 * QUERY
+    assert lost(heads_(grouped(how, 4, 1), "o", [0, 3])) == 2 * QUERY
 
 
 @pytest.mark.parametrize("how", ["enable_gqa", "repeat_interleave"])
 def test_positions_of_grouped_heads(how: str) -> None:
     """Different ones for different key heads, the same ones for the query heads of one."""
     same = [1, 5 + 1, 10 + 3, 15 + 3]
-    assert lost(rows_(grouped(how, 2, 2), "q", same), "graph") == ROWS * (4 + 2)
-    assert lost(rows_(grouped(how, 2, 2), "k", [1, 5 + 3]), "graph") == ROWS * (4 + 2)
+    assert lost(rows_(grouped(how, 2, 2), "q", same)) == ROWS * (4 + 2)
+    assert lost(rows_(grouped(how, 2, 2), "k", [1, 5 + 3])) == ROWS * (4 + 2)
     assert lost(rows_(grouped(how, 2, 2), "q", [1, 5 + 2, 10 + 3, 15 + 3])) == 0
-    assert lost(rows_(grouped(how, 2, 2), "v", [1, 5 + 3], 0.6), "graph") == ROWS * 2 + COLUMNS * 4
+    assert lost(rows_(grouped(how, 2, 2), "v", [1, 5 + 3], 0.6)) == ROWS * 2 + COLUMNS * 4
 
 
 # torch's own modules: their code asserts their sizes

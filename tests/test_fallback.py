@@ -21,7 +21,7 @@ DEAD_BODY, DEAD_HEADS = [0, 3, 5], range(4, 8)
 
 
 class Written(nn.Module):
-    """Sizes as literals: a convolution split by 6, heads of 3 x 4; BatchNorm, dropout, a weight used twice."""
+    """Code that insists on its sizes, heads of 3 x 4, and checks them; BatchNorm, dropout, a weight used twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,6 +41,8 @@ class Written(nn.Module):
         x = x.flatten(2).transpose(1, 2)
         q, k, v = self.qkv(x).view(b, h * w, 3, 3, 4).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h * w, 12)
+        if y.shape[2] != 12:
+            raise ValueError("three heads of four")
         x = x + self.out(y)
         return {"tokens": self.one(x), "pooled": self.two(x.mean(1)).sigmoid()}
 

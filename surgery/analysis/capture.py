@@ -83,7 +83,8 @@ class Program:
 
     def module_of(self, name: str) -> str:
         """Path of the module whose forward called the op (`""` is the model itself)."""
-        return module_of(self.by_name[name]) if name in self.by_name else ""
+        stack = self.by_name[name].meta.get("nn_module_stack") if name in self.by_name else None
+        return _plain(next(reversed(stack.values()))[0]) if stack else ""
 
     def modules_of(self, name: str) -> tuple[str, ...]:
         """Paths of all the modules around the op, the outermost first."""
@@ -120,12 +121,6 @@ class Program:
         if module and self._is_library(name):
             return module
         return ", ".join(part for part in (module, line) if part) or name
-
-
-def module_of(node: fx.Node) -> str:
-    """Path of the module whose forward called an op (`""` is the model itself)."""
-    stack = node.meta.get("nn_module_stack")
-    return _plain(next(reversed(stack.values()))[0]) if stack else ""
 
 
 def order_of(node: fx.Node) -> tuple[int, ...] | None:
@@ -182,7 +177,7 @@ def recorded(model: nn.Module, inputs: Inputs, device: torch.device | None = Non
         inputs: What it is called with.
         device: Where parameters on the meta device count as lying; None: there.
     """
-    with _prepared(model):
+    with prepared(model):
         try:
             tape = record(model, inputs, device)
         except Exception:  # the model's own errors are raised again by torch.export, which has words for them
@@ -190,17 +185,18 @@ def recorded(model: nn.Module, inputs: Inputs, device: torch.device | None = Non
     return None if aliasing_writes(tape.graph) else _program(model, tape.graph, tape.own, tape.lifted)
 
 
-def ops_called(model: nn.Module, inputs: Inputs) -> list[fx.Node] | None:
+def ops_called(model: nn.Module, inputs: Inputs) -> list[Any] | None:
     """The ops of straight-line code in order, in eval mode; None where the code is not, or refuses the inputs."""
-    with _prepared(model):
+    with prepared(model):
         try:
-            return [node for node in record(model, inputs).graph.nodes if node.op == "call_function"]
+            return [node.target for node in record(model, inputs).graph.nodes if node.op == "call_function"]
         except Exception:  # whatever a model raises
             return None
 
 
 @contextmanager
-def _prepared(model: nn.Module) -> Iterator[None]:
+def prepared(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside, and no advice from upstream."""
     with evaluating(model), warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # upstream's advice about export is not for our user
         yield
@@ -212,7 +208,7 @@ def exported(model: nn.Module, inputs: Inputs) -> Program:
     Raises:
         CaptureError: As for `capture`.
     """
-    with _prepared(model), _dataclasses_opened(model):
+    with prepared(model), _dataclasses_opened(model):
         try:
             program = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
         except Exception as error:

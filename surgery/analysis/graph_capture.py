@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 
-from surgery.analysis.capture import _explained, _prepared
+from surgery.analysis.capture import _explained, prepared
 from surgery.analysis.graph_modules import Guards
 from surgery.analysis.graph_trees import Tree, call_tree, calling, names, put_together, taken_apart
 from surgery.analysis.inlining import inline_regions_
@@ -118,7 +118,7 @@ class _Told:
 def in_eval_as_written(model: nn.Module) -> Iterator[None]:
     """Eval mode, and the code as it is written: no fused fast path of attention, which depends on frozen weights."""
     fast = torch.backends.mha.get_fastpath_enabled()
-    with _prepared(model), torch.enable_grad(), ExitStack() as stack:
+    with prepared(model), torch.enable_grad(), ExitStack() as stack:
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         yield

@@ -10,9 +10,10 @@ from functools import cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
-from surgery.analysis.capture import Program, module_of, ops_called, shapes_of
+from surgery.analysis.capture import Program, shapes_of
+from surgery.analysis.listening import listen
 from surgery.analysis.places import Call
 from surgery.calls import short_name
 from surgery.coupling import Coupling
@@ -35,28 +36,27 @@ FREE = -1
 def calls_of(model: nn.Module, program: Program, inputs: Inputs) -> Calls:
     """Where in the code the ops of a program were called, by node.
 
-    `torch.export` does not say; what is recorded beside it does, where a module calls as many ops of a kind and shape.
+    `torch.export` does not say: its ops are those that are heard, where a module calls as many of a kind and shape.
     """
     if any("calls" in node.meta for node in program.calls):
         return {node.name: node.meta.get("calls", ()) for node in program.calls}
-    recorded = _by_place(ops_called(model, inputs) or [])
+    captured: dict[Any, list[str]] = {}
+    for node in program.calls:
+        if short_name(node.target) in KINDS:
+            key = program.module_of(node.name), _kind(short_name(node.target)), shapes_of(node)
+            captured.setdefault(key, []).append(node.name)
+    heard: dict[Any, list[tuple[Call, ...]]] = {}
+    for one in listen(model, inputs):
+        heard.setdefault((one.module, _kind(one.name), one.shapes), []).append(one.calls)
     found: dict[str, tuple[Call, ...]] = {}
-    for key, nodes in _by_place(program.calls).items():
-        if len(nodes) == len(recorded.get(key, [])):
-            pairs = zip(nodes, recorded[key], strict=True)
-            found |= {node.name: other.meta["calls"] for node, other in pairs}
+    for key, names in captured.items():
+        if len(names) == len(heard.get(key, [])):
+            found |= dict(zip(names, heard[key], strict=True))
     return found
 
 
-def _by_place(nodes: Sequence[fx.Node]) -> dict[Any, list[fx.Node]]:
-    """Ops that take sizes, by module, kind and shape."""
-    found: dict[Any, list[fx.Node]] = {}
-    for node in nodes:
-        name = short_name(node.target)
-        if name in KINDS:
-            key = module_of(node), CALLED.get(name, (name,))[-1], shapes_of(node)
-            found.setdefault(key, []).append(node)
-    return found
+def _kind(name: str) -> str:
+    return CALLED.get(name, (name,))[-1]
 
 
 def find_rewrites(
@@ -117,7 +117,11 @@ def _elsewhere(code: _Code, known: Sequence[Rewrite], visited: Collection[ast.ex
         if rewrite.index is None:
             sizes.setdefault(rewrite.text, set()).add(rewrite.new)
             first.setdefault(rewrite.text, rewrite)
-    sure = {text: one for text, one in first.items() if len(sizes[text]) == 1 and one.old != one.new}
+    sure = {
+        text: one
+        for text, one in first.items()
+        if len(sizes[text]) == 1 and one.old != one.new and not text.isdecimal()  # a number stands for anything
+    }
     for call in code.calls() if sure else ():
         if call in visited or _called(call) not in CALLED["view"]:
             continue
@@ -131,6 +135,8 @@ def _elsewhere(code: _Code, known: Sequence[Rewrite], visited: Collection[ast.ex
 
 VIEWED = frozenset({"size", "shape"})
 """Arguments that are all the sizes of a tensor, of which a view may be told one less."""
+UNPACKED = VIEWED | {"repeats", "dims"}
+"""Arguments that may come as several."""
 CALLED = {
     "view": ("view", "reshape"),
     "reshape": ("view", "reshape"),
@@ -201,12 +207,12 @@ class _Code:
     def expression(self, at: Op, argument: str, index: int | None) -> Expression | None:
         """Where one of the op's numbers comes from: an expression, and which entry of it where it is several sizes.
 
-        None where it is written as a number, left to the op, or cannot be told.
+        None where it is left to the op, or cannot be told.
         """
         found = (
             self._indexed(at, argument) if isinstance(self.call, ast.Subscript) else self._passed(at, argument, index)
         )
-        if found is None or isinstance(found[0], ast.Starred) or _is_number(found[0]):
+        if found is None or isinstance(found[0], ast.Starred) or ast.unparse(found[0]) == str(FREE):
             return None
         return found
 
@@ -223,7 +229,7 @@ class _Code:
             return None
         if index is None:
             return given or arguments[0], None
-        several = [given] if given is not None else arguments
+        several = [given] if given is not None else arguments if argument in UNPACKED else arguments[:1]
         if len(several) == 1 and isinstance(several[0], ast.Tuple | ast.List):
             several = several[0].elts
         elif len(several) == 1 and not isinstance(several[0], ast.Starred) and len(at.before[argument]) > 1:
@@ -303,10 +309,3 @@ def _entry(several: Sequence[ast.expr], index: int, length: int) -> Expression |
     star = several[stars[0]]
     assert isinstance(star, ast.Starred), "found above"
     return star.value, index - stars[0]
-
-
-def _is_number(expression: ast.expr) -> bool:
-    try:
-        return isinstance(ast.literal_eval(expression), int)
-    except ValueError:
-        return False

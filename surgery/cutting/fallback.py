@@ -42,12 +42,16 @@ def operate_anyhow(
 
     Arguments as for `operate`; with `keep_class` the model itself is all that is tried.
     """
-    own = operate(study, kind, allowed=allowed, columns=columns, round_to=round_to, kept=kept)
+    settings: dict[str, Any] = {"allowed": allowed, "columns": columns, "round_to": round_to, "kept": kept}
+    known = None if keep_class else study.memo.get("steps")  # its code was rewritten before, and is again
+    own = operate(study, kind, **settings, rewriting=known)
     if keep_class or not own.forced:
         return own
-    coded = operate(study, kind, allowed=allowed, columns=columns, round_to=round_to, kept=kept, rewriting=True)
-    if coded.cuts.elements_left <= WORTH * own.cuts.elements_left:
-        own = coded
+    if known is None:
+        coded = operate(study, kind, **settings, rewriting=own.steps)
+        if coded.cuts.elements_left <= WORTH * own.cuts.elements_left:
+            own = coded
+            study.memo["steps"] = coded.steps
     whole = graph_study(study) if own.forced else None
     if whole is None:
         return own
@@ -85,16 +89,11 @@ def graph_study(study: Study) -> Study | None:
 
 def _one_way(model: nn.Module, inputs: Inputs) -> bool:
     """Whether the model's code calls the same ops at other sizes (quick; where that is not known, it may)."""
-    here = _targets(model, inputs)
+    here = ops_called(model, inputs)
     if here is None:
         return True
-    found = (_targets(model, candidate) for candidate in inputs.resized(0))
+    found = (ops_called(model, candidate) for candidate in inputs.resized(0))
     return all(there == here for there in found if there is not None)
-
-
-def _targets(model: nn.Module, inputs: Inputs) -> list[Any] | None:
-    called = ops_called(model, inputs)
-    return None if called is None else [node.target for node in called]
 
 
 def _refuses_more(whole: nn.Module, model: nn.Module, inputs: Inputs) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -28,6 +28,11 @@ from surgery.layout import Bools, Ids, Layout, covered
 
 C = TypeVar("C", bound=Cuts)
 
+Steps = dict[tuple[type[nn.Module], str], int]
+"""By class and name of modules, which of the things that can be tried with their code was the last."""
+PLAIN = 3
+"""How many of them leave the code and all sizes as they would be."""
+
 Kept = list[tuple[Ids, str]]
 """Channels that must stay, each with its sentence."""
 
@@ -36,13 +41,14 @@ Kept = list[tuple[Ids, str]]
 class Operation(Generic[C]):
     """Cuts that hold, and which channels live on (`[n_channels]`).
 
-    `forced` says where the model's own code could not run narrower, or is empty.
+    `forced` says where the model's own code could not run narrower, or is empty; `steps`, what its modules took.
     """
 
     model: nn.Module
     cuts: C
     alive: Bools
     forced: str = ""
+    steps: Steps = field(default_factory=dict)
 
     def of(self, model: nn.Module) -> nn.Module:
         """The cuts carried out on a copy of another model of the same shapes (in float64, say)."""
@@ -67,7 +73,7 @@ def operate(
     columns: Bools | None = None,
     round_to: int = 1,
     kept: Sequence[tuple[Ids, str]] = (),
-    rewriting: bool = False,
+    rewriting: Steps | None = None,
 ) -> Operation[C]:
     """Cut a copy of the study's model of everything that is dead, and check the copy op by op.
 
@@ -78,11 +84,11 @@ def operate(
         columns: Channels whose consumers' columns were zeroed as well.
         round_to: Widths are kept at multiples of this.
         kept: Channels that must stay.
-        rewriting: Whether the code of modules may get numbers written into it.
+        rewriting: With it the code of modules may get numbers written into it; what others took on the way there.
     """
     staying: Kept = list(kept)
     forced = ""
-    tries = _Tries(study.model, rewriting=rewriting)
+    tries = _Tries(study.model, rewriting)
     while True:
         decision = decide(study.case, allowed=allowed, round_to=round_to, kept=staying)
         unequal = uneven(study.model, study.program, study.coupling, decision.alive, tries.evened)
@@ -93,13 +99,13 @@ def operate(
             continue
         cuts = build(kind, study.program, study.coupling, study.known, study.readings, decision, columns=columns)
         if cuts.empty:
-            return Operation(study.model, cuts, decision.alive, forced)
+            return Operation(study.model, cuts, decision.alive, forced, tries.taken)
         cuts = replace(
             cuts, edits=_edits(study, decision.alive, tries), rewrites=_rewrites(study, decision.alive, tries)
         )
         mismatch = _check(study, decision.alive, cuts)
         if mismatch is None:
-            return Operation(study.model, cuts, decision.alive, forced)
+            return Operation(study.model, cuts, decision.alive, forced, tries.taken)
         if tries.another(mismatch.module):
             continue
         blamed = _blamed(study, decision.alive, mismatch)
@@ -133,12 +139,11 @@ class _Tries:
     sizes kept equal that one number may stand for; then left alone for good.
     """
 
-    def __init__(self, model: nn.Module, *, rewriting: bool) -> None:
+    def __init__(self, model: nn.Module, rewriting: Steps | None) -> None:
         self.model = model
-        steps: list[set[str]] = [set(), {"bold"}, {"banned"}]
-        steps += [{"coded"}, {"coded", "banned"}] if rewriting else []
-        self.steps = [*steps, {"evened", "bold"}, {"evened", "banned"}]
-        self.step: dict[tuple[type[nn.Module], str], int] = {}
+        coded = [] if rewriting is None else [{"coded"}, {"coded", "banned"}]
+        self.steps = [set(), {"bold"}, {"banned"}, *coded, {"evened", "bold"}, {"evened", "banned"}]
+        self.step: Steps = dict(rewriting or {})
 
     def another(self, path: str) -> bool:
         """Whether something else can be tried in the module; in a graph there is nothing to guess."""
@@ -148,6 +153,11 @@ class _Tries:
         step = self.step.get(kind, 0) + 1
         self.step[kind] = min(step, len(self.steps) - 1)
         return step < len(self.steps)
+
+    @property
+    def taken(self) -> Steps:
+        """What every kind of module came to; with their code, where they gave up pieces or did not come out at all."""
+        return {kind: PLAIN if "evened" in self.steps[step] else step for kind, step in self.step.items()}
 
     @property
     def bold(self) -> set[str]:
