@@ -169,17 +169,15 @@ class _Code:
         """The call of an op; None where its source cannot be had, or is not reached from the method."""
         if not calls or type(module).__module__.startswith("torch.nn."):
             return None
-        names, function = [], None
+        names: list[str] = []
+        function: FunctionType | None = None
         for code in reversed(_outermost([code for code, _ in calls])):
-            known = (
-                getattr(type(module), code.co_name, None)
-                if function is None
-                else function.__globals__.get(code.co_name)
-            )
+            name = code.co_name if function is not None else _attribute(type(module), code.co_name)
+            known = getattr(type(module), name, None) if function is None else function.__globals__.get(name)
             function = core(known)
             if function is None or _definition(function.__code__) != _definition(code):
                 return None
-            names.append(code.co_name)
+            names.append(name)
         assert function is not None, "there is one call at least"
         code, instruction = calls[0]
         _, end, _, end_column = next(itertools.islice(code.co_positions(), instruction // 2, None))
@@ -270,6 +268,12 @@ def _called(call: ast.Call) -> str:
     """The last name of what is called."""
     function = call.func
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def _attribute(kind: type[nn.Module], name: str) -> str:
+    """What a method is called from outside: Python mangles names with two underscores."""
+    mangled = [f"_{owner.__name__.lstrip('_')}{name}" for owner in kind.__mro__]
+    return next((found for found in mangled if hasattr(kind, found)), name)
 
 
 def _outermost(codes: Sequence[CodeType]) -> list[CodeType]:

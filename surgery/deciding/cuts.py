@@ -290,6 +290,9 @@ class Cuts:
             ) from error
 
     def _check(self) -> None:
+        for rewrite in self.rewrites:
+            if not rewrite.functions:
+                raise PlanError(f"the rewrite of {rewrite.text!r} names no function", "name the method that holds it")
         for axis in self.axes:
             if any(abs(position) > MAX_POSITION for position in axis.keep):
                 fact = f"{axis.name}: position {max(axis.keep)} of {axis.size} on dim {axis.dim}"
