@@ -46,7 +46,7 @@ def choose(
         importance: `"l1"` or `"l2"`: the norm of everything that writes the channel. Or a function of the model that
             returns scores per parameter axis, `{"conv1.weight": [out_channels], ...}`; bigger is kept.
         round_to: Widths that stay are multiples of this.
-        keep_class: Choose only what the model's own code can do without; else the plan may be for its captured graph.
+        keep_class: Choose only what the model's code, as it is, can do without (see `shrink`).
 
     Raises:
         InputError: A ratio outside (0, 1], an unknown importance, scores of the wrong shape.

@@ -62,8 +62,9 @@ def shrink(
         round_to: Keep dead channels back until each group's width is a multiple of this; exact, and often faster.
         inplace: Cut the given model itself.
         prove: Compare masked and slim on fresh inputs, in float64 and in the model's own precision.
-        keep_class: Hand back the model's own class, whatever it cannot run without. Otherwise, where its code insists
-            on sizes that could shrink, its captured graph is handed back: a module with the same tensors and names.
+        keep_class: Leave the model's class and its code as they are, whatever they cannot run without. Otherwise, where
+            code insists on sizes that could shrink, the new ones are written into it for this model; where that will
+            not do, its captured graph is handed back: a module with the same tensors and names.
 
     Returns:
         The slim model with its plan, proof and costs. With nothing dead, a copy of the model, and the reason.

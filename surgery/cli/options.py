@@ -37,7 +37,9 @@ Factory = Annotated[
 RoundTo = Annotated[int, typer.Option(metavar="N", help="Keep widths at multiples of N.")]
 KeepClass = Annotated[
     bool,
-    typer.Option("--keep-class", help="Leave whole what the model's code insists on: no captured graph."),
+    typer.Option(
+        "--keep-class", help="Leave whole what the model's code insists on: no rewritten method, no captured graph."
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what surgery wrote there before.")]
 PlanOutput = Annotated[Path | None, typer.Option("--output", "-o", help="The JSON file to write the plan to.")]

@@ -1,4 +1,7 @@
-"""Where a model's own code cannot run narrower: cut it as a captured graph, if that removes more."""
+"""Where a model's own code, as it is, cannot run narrower: write sizes into it, or cut it as a captured graph.
+
+Each only if it removes more.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from surgery.inputs import Inputs
 from surgery.layout import Bools, Ids
 
 WORTH = 0.95
-"""A graph is handed back where it leaves at most this share of what the model's own class would leave."""
+"""Code is rewritten, or a graph handed back, where it leaves at most this share of what would be left without."""
 
 C = TypeVar("C", bound=Cuts)
 
@@ -38,9 +41,9 @@ def operate_anyhow(
     kept: Sequence[tuple[Ids, str]] = (),
     keep_class: bool = False,
 ) -> Operation[C]:
-    """`operate`, on the model itself or, where its code holds channels back and a graph does not, on its graph.
+    """`operate`, on the model itself or, where its code holds channels back, with sizes written into it or on its graph.
 
-    Arguments as for `operate`; with `keep_class` the model itself is all that is tried.
+    Arguments as for `operate`; with `keep_class` the model as it is is all that is tried.
     """
     settings: dict[str, Any] = {"allowed": allowed, "columns": columns, "round_to": round_to, "kept": kept}
     known = None if keep_class else study.memo.get("steps")  # its code was rewritten before, and is again
