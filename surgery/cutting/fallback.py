@@ -41,7 +41,7 @@ def operate_anyhow(
     kept: Sequence[tuple[Ids, str]] = (),
     keep_class: bool = False,
 ) -> Operation[C]:
-    """`operate`, on the model itself or, where its code holds channels back, with sizes written into it or on its graph.
+    """`operate`; where the model's code holds channels back, with sizes written into it, or on its graph.
 
     Arguments as for `operate`; with `keep_class` the model as it is is all that is tried.
     """
