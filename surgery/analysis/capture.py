@@ -60,7 +60,8 @@ class Program:
 
     def readers(self, name: str) -> list[fx.Node]:
         """Every op that reads a tensor, by its canonical name, under whichever placeholder."""
-        return [user for place, other in self.parameters.items() if other == name for user in self.by_name[place].users]
+        places = (self.by_name[place] for place, other in self.parameters.items() if other == name)
+        return [user for place in places for user in users_of(place)]
 
     def source(self, name: str) -> tuple[str, tuple[int, ...]] | None:
         """The parameter that a value is, and which of its dims each of the value's is (a weight that is transposed)."""
@@ -330,6 +331,11 @@ GRAPH_CONSTANT = "_graph_constant"
 def _identity(tensor: Tensor) -> Any:
     storage = tensor.untyped_storage()
     return storage._cdata, tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride())
+
+
+def users_of(node: fx.Node) -> list[fx.Node]:
+    """Who takes a value; not the ops that look at its kind and answer with no tensor (`torch.export` writes such)."""
+    return [user for user in node.users if user.op != "call_function" or shapes_of(user)]
 
 
 def shapes_of(node: fx.Node) -> tuple[Shape, ...]:
