@@ -26,6 +26,7 @@ from benchmarks.architectures import ARCHITECTURES
 from benchmarks.judging import UNDECIDED, distance, faults, widened
 from benchmarks.preparations import PREPARATIONS, drawn, lively_
 from benchmarks.zoo_peer import peer_facts
+from surgery.analysis.graph_specs import graph_again
 from surgery.cutting.cut import cut_
 from surgery.errors import CheckError
 from surgery.exporting.target import first_line
@@ -88,17 +89,18 @@ def shrunk(architecture: Architecture, masked: nn.Module) -> Case:
     began = time.perf_counter()
     result = surgery.shrink(masked, example.args, example.kwargs, prove=False)
     seconds = time.perf_counter() - began
-    found = distance(masked, result.model, _in_float64(masked, result, example), _trials(architecture))
+    found = distance(masked, result.model, _in_float64(masked, result.plan), _trials(architecture))
     return Case(masked, result, seconds, found, faults(found))
 
 
-def _in_float64(masked: nn.Module, result: surgery.Result, example: Inputs) -> nn.Module:
-    """The plan on a float64 copy; where a graph was handed back, the same cut made of a float64 copy."""
-    wide = widened(masked)
-    if kind_of(result) == "class":
-        return cut_(wide, result.plan)
-    double = example.to(torch.float64)
-    return surgery.shrink(wide, double.args, double.kwargs, prove=False).model
+def _in_float64(masked: nn.Module, plan: surgery.Plan) -> nn.Module:
+    """The plan on a float64 copy; where a graph was handed back, the same graph of a float64 copy.
+
+    The graph is captured once more in the net's own precision: kernels that know no float64 could not be run there.
+    """
+    if plan.graph is None:
+        return cut_(widened(masked), plan)
+    return cut_(widened(graph_again(copy.deepcopy(masked), plan.graph)), plan)
 
 
 def _trials(architecture: Architecture) -> Iterator[tuple[Inputs, Inputs]]:
