@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
+from surgery.analysis.answering import Answered
 from surgery.analysis.inlining import inline_regions_
 from surgery.analysis.recording import opened, record
 from surgery.analysis.writes import aliasing_writes, written_roots
@@ -210,7 +213,7 @@ def exported(model: nn.Module, inputs: Inputs) -> Program:
     """
     with _prepared(model), _dataclasses_opened(model):
         try:
-            program = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
+            program = _export(model, inputs)
         except Exception as error:
             raise _explained(model, inputs, error) from error
         inline_regions_(program.graph_module)
@@ -224,6 +227,19 @@ def exported(model: nn.Module, inputs: Inputs) -> Program:
         if isinstance(constant, Tensor):
             lifted[spec.arg.name] = constant
     return _program(model, program.graph, own, lifted, program.graph_signature.buffers_to_mutate.values())
+
+
+def _export(model: nn.Module, inputs: Inputs) -> ExportedProgram:
+    """The exported program; code that asks for values which rest on no input is given them."""
+    try:
+        return torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
+    except GuardOnDataDependentSymNode as error:
+        try:
+            answers = record(model, inputs).answers
+        except Exception:  # of any kind: the first one says more
+            raise error from None
+        with Answered(answers):
+            return torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
 
 
 @contextmanager
