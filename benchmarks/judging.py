@@ -21,7 +21,7 @@ UNDECIDED = "nobody could tell"
 NOISY = 1e-2
 """A net whose own rounding in float32 is more than this of its spread is allowed none of it.
 
-Long sequences masked by -1e10 are such: of a row that sees nothing, float32 keeps no scores, and float64 does.
+Attention masked by -1e10 makes such: of a row that sees nothing, float32 keeps no scores, and float64 does.
 """
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
 from surgery.analysis.keeping import UnsureError
@@ -70,8 +71,7 @@ def _compute(node: fx.Node, known: dict[fx.Node, Any]) -> None:
 
 def _steady(node: fx.Node) -> bool:
     """Whether an op gives the same every time, and not too much of it."""
-    value = node.meta["val"]
-    sizes = [part.numel() for part in (value if isinstance(value, tuple | list) else [value]) if isinstance(part, Tensor)]
+    made = [part for part in pytree.tree_leaves(node.meta["val"]) if isinstance(part, Tensor)]
     random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-    return not random and max(sizes, default=0) <= MOST_ELEMENTS
+    return not random and all(tensor.numel() <= MOST_ELEMENTS for tensor in made)
 

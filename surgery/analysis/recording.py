@@ -2,8 +2,8 @@
 
 The recorder sits where export's own tracer sits (above autograd, so that `conv2d` and `batch_norm` stay whole), lets
 fake tensors flow and writes one node per op. It is for straight-line code, which nearly all models are. Whatever else
-it meets (a value that is asked for and rests on the input, a region with other autocast settings, a higher-order op, an attribute that forward
-assigns) it leaves to `torch.export` by raising `UnsureError`; nothing is guessed.
+it meets (a value that is asked for and rests on the input, a region with other autocast settings, a higher-order op, an
+attribute that forward assigns) it leaves to `torch.export` by raising `UnsureError`; nothing is guessed.
 """
 
 from __future__ import annotations
