@@ -74,4 +74,3 @@ def _steady(node: fx.Node) -> bool:
     made = [part for part in pytree.tree_leaves(node.meta["val"]) if isinstance(part, Tensor)]
     random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
     return not random and all(tensor.numel() <= MOST_ELEMENTS for tensor in made)
-

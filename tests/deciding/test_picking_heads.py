@@ -42,7 +42,7 @@ def lively(net: Mixing) -> Mixing:
 
 def widths(net: nn.Module) -> tuple[int, ...]:
     assert isinstance(net, Mixing)
-    return tuple(layer.out_features for layer in (net.q, net.k, net.v)) + (net.o.in_features,)
+    return (net.q.out_features, net.k.out_features, net.v.out_features, net.o.in_features)
 
 
 def halved(net: Mixing) -> tuple[int, ...]:
