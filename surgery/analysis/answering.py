@@ -62,7 +62,7 @@ class Answered(TorchFunctionMode):
 
 def _compute(node: fx.Node, known: dict[fx.Node, Any]) -> None:
     """The value of one op, where it is known; what is not known spoils the memory it is written into."""
-    if all(part in known for part in node.all_input_nodes) and _steady(node):
+    if callable(node.target) and all(part in known for part in node.all_input_nodes) and _steady(node):
         known[node] = node.target(*fx.map_arg(node.args, known.__getitem__), **fx.map_arg(node.kwargs, known.get))
     elif (written := written_argument(node)) is not None:
         for spoilt in [other for other in known if root_of(other) is root_of(written)]:

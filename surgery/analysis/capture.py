@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -297,7 +298,7 @@ def _raised_at(model: nn.Module, error: Exception) -> str:
     for frame, line in traceback.walk_tb(error.__traceback__):
         module, file = frame.f_locals.get("self"), frame.f_code.co_filename
         if id(module) in paths and f"{os.sep}torch{os.sep}" not in file:
-            found = f" at {', '.join(part for part in (paths[id(module)], f'{os.path.basename(file)}:{line}') if part)}"
+            found = f" at {', '.join(part for part in (paths[id(module)], f'{Path(file).name}:{line}') if part)}"
     return found
 
 

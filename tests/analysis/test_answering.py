@@ -83,7 +83,7 @@ def test_a_weight_may_be_another_next_time() -> None:
 
 
 class Windowed(Asking):
-    """It writes into a part of its scores, as sliding windows do: that is for `torch.export`, which gets the answers."""
+    """It writes into a part of its scores, as sliding windows do: left to `torch.export`, which gets the answers."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
