@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,6 +29,7 @@ from benchmarks.preparations import PREPARATIONS, drawn, lively_
 from benchmarks.zoo_peer import peer_facts
 from surgery.analysis.graph_specs import graph_again
 from surgery.cutting.cut import cut_
+from surgery.deciding.pick import picked_together
 from surgery.errors import CheckError
 from surgery.exporting.target import first_line
 from surgery.inputs import Inputs
@@ -180,8 +182,13 @@ def examined(architecture: Architecture, *, exports: bool = True) -> Iterator[di
 
 
 def rounding_of(net: nn.Module, analysis: surgery.Analysis) -> float:
-    """What one channel more in every group weighs when half of each is gone, as a share of all parameters."""
+    """What one unit more in every group weighs when half of each is gone, as a share of all parameters.
+
+    A unit is a channel. Where channels go as wholes (heads), and their number is odd, it is what stays beyond half: of
+    3 heads 2 stay, half a head more than half of them.
+    """
     units = {axis: (group.channels, group.free) for group in analysis.groups for axis in group.axes if group.free}
+    odd = _odd_wholes(analysis)
     more = 0.0
     for name, parameter in net.named_parameters():
         half = rounded = 1.0
@@ -189,9 +196,24 @@ def rounding_of(net: nn.Module, analysis: surgery.Analysis) -> float:
             channels, free = units.get(f"{name}:{dim}", (0, 0))
             if channels:
                 half *= 1 - free / channels / 2
-                rounded *= min(1.0, 1 - free / channels / 2 + 1 / channels)
+                over = max(1 / channels, odd.get(f"{name}:{dim}", 0.0) * free / channels)
+                rounded *= min(1.0, 1 - free / channels / 2 + over)
         more += parameter.numel() * (rounded - half)
     return more / max(1, sum(parameter.numel() for parameter in net.parameters()))
+
+
+def _odd_wholes(analysis: surgery.Analysis) -> dict[str, float]:
+    """By axis, where its free channels go as an odd number of wholes: what half a whole is of them."""
+    assert analysis.study is not None, "nets of the zoo have weights"
+    coupling = analysis.study.coupling
+    whole, found = picked_together(coupling), {}
+    for axis in coupling.axes.values():
+        channels = np.unique(coupling.channel_of[axis.ids])
+        free = channels[coupling.pin_of[channels] < 0]
+        wholes = np.unique(whole[free]).size
+        if wholes < free.size and wholes % 2:
+            found[str(axis)] = 0.5 / wholes
+    return found
 
 
 def prepared(architecture: Architecture) -> Iterator[dict[str, Any]]:

@@ -55,6 +55,11 @@ def lowest(
     return chosen
 
 
+def picked_together(coupling: Coupling) -> Ids:
+    """For every channel one that stands for all that are picked with it (a whole head), `[n_channels]`."""
+    return _atoms(coupling)[0]
+
+
 def _atoms(coupling: Coupling) -> tuple[Ids, Ids, Bools]:
     """`(a channel that stands for all picked together, the cell it lies in, what is not picked)`, each `[n_channels]`.
 
