@@ -211,7 +211,7 @@ def _odd_wholes(analysis: surgery.Analysis) -> dict[str, float]:
         channels = np.unique(coupling.channel_of[axis.ids])
         free = channels[coupling.pin_of[channels] < 0]
         wholes = np.unique(whole[free]).size
-        if wholes < free.size and wholes % 2:
+        if 1 < wholes < free.size and wholes % 2:
             found[str(axis)] = 0.5 / wholes
     return found
 

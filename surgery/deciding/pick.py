@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -107,7 +106,7 @@ def _heads(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Ids:
     head = _joined(coupling, edges)
     stuck, narrow, weighty = np.zeros((3, coupling.n_channels), bool)
     stuck[head[coupling.pin_of >= 0]] = True
-    weighty[_in_matrices(coupling)] = True
+    weighty[_handed_out(coupling)] = True
     for rows in rows_of:
         narrow[head[rows]] |= stuck[head[rows]].all()
     for rows, columns, _ in grids:
@@ -129,11 +128,10 @@ def _joined(coupling: Coupling, edges: Sequence[tuple[Ids, Ids]]) -> Ids:
     return joined
 
 
-def _in_matrices(coupling: Coupling) -> Ids:
-    """The channels on tensors that have others along another dim: of gains and tables of angles little is left over."""
-    tracked = Counter(name for name, _ in coupling.axes)
-    ids = [axis.ids.ravel() for (name, _), axis in coupling.axes.items() if tracked[name] > 1]
-    found: Ids = coupling.channel_of[np.concatenate([*ids, np.empty(0, np.int64)])]
+def _handed_out(coupling: Coupling) -> Ids:
+    """The channels that contractions with a weight hand out: of gains and tables of angles little would be left over."""
+    rows = [use.rows.ravel() for use in coupling.uses if use.weight is not None and use.rows is not None]
+    found: Ids = coupling.channel_of[np.concatenate([*rows, np.empty(0, np.int64)])]
     return found
 
 
