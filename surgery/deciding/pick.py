@@ -129,7 +129,7 @@ def _joined(coupling: Coupling, edges: Sequence[tuple[Ids, Ids]]) -> Ids:
 
 
 def _handed_out(coupling: Coupling) -> Ids:
-    """The channels that contractions with a weight hand out: of gains and tables of angles little would be left over."""
+    """The channels that contractions with a weight hand out: gains and tables of angles are no loss."""
     rows = [use.rows.ravel() for use in coupling.uses if use.weight is not None and use.rows is not None]
     found: Ids = coupling.channel_of[np.concatenate([*rows, np.empty(0, np.int64)])]
     return found

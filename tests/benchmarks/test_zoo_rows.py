@@ -20,7 +20,6 @@ from benchmarks.judging import answers, distance, faults, tensors_of, widened
 from benchmarks.own_nets import UNet
 from benchmarks.preparations import BATCH, PREPARATIONS, by_columns, by_layers, layers_of
 from surgery.inputs import Inputs
-from tests.attention_nets import IN, TOKENS, Attention, sdpa
 
 
 def images(build: Any, name: str = "Tiny") -> Architecture:
@@ -133,21 +132,6 @@ def zero_along(weight: Tensor, dim: int) -> list[int]:
 
 def facts_of(architecture: Architecture) -> dict[str, Any]:
     return {key: value for facts in zoo_row.examined(architecture) for key, value in facts.items()}
-
-
-class TestRounding:
-    def test_one_channel_more_in_a_group_of_channels(self) -> None:
-        net = nn.Sequential(nn.Linear(4, 10, bias=False), nn.ReLU(), nn.Linear(10, 6, bias=False))
-        found = zoo_row.rounding_of(net, surgery.analyze(net, torch.randn(2, 4)))
-        assert found == pytest.approx(1 / 10)
-
-    def test_half_a_head_where_their_number_is_odd(self) -> None:
-        """Of 3 heads 2 stay: a sixth of every layer of the attention more than half."""
-        net = Attention("separate", sdpa, bias=False)
-        assert net.heads == 3
-        tokens = torch.randn(2, IN, TOKENS)
-        found = zoo_row.rounding_of(net, surgery.analyze(net, tokens))
-        assert found == pytest.approx(1 / 6, abs=0.02)
 
 
 class TestRow:
