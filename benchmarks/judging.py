@@ -19,7 +19,10 @@ NARROW = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
 UNDECIDED = "nobody could tell"
 NOISY = 1e-2
-"""A net whose own rounding in float32 is more than this of its spread says nothing about a cut."""
+"""A net whose own rounding in float32 is more than this of its spread is allowed none of it.
+
+Attention masked by -1e10 makes such: of a row that sees nothing, float32 keeps no scores, and float64 does.
+"""
 
 
 class _Wide(TorchDispatchMode):
@@ -148,11 +151,11 @@ def faults(found: Distance) -> str:
     """Why a slim model is not exact, or why nobody could tell; "" where it is."""
     if found.health < HEALTHY:
         return f"{UNDECIDED}: the outputs vary by {found.health:.0e} of their largest value"
-    if found.noise > NOISY:
-        return f"{UNDECIDED}: the masked net's own rounding is {found.noise:.0e} of its spread"
     if found.float64 > BOUND_FLOAT64:
         return f"wrong: relative error {found.float64:.1e} in float64"
     bound = max(BOUND_FLOAT32, 4 * found.noise)
+    if found.float32 > BOUND_FLOAT32 and found.noise > NOISY:
+        return f"{UNDECIDED}: the masked net's own rounding is {found.noise:.0e} of its spread"
     if found.float32 > bound:
         return f"wrong: relative error {found.float32:.1e} in float32, bound {bound:.1e}"
     return ""

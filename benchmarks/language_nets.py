@@ -18,6 +18,8 @@ TOKENS: dict[str, Input] = {"input_ids": Tokens(VOCAB)}
 PADDED: dict[str, Input] = {**TOKENS, "attention_mask": Mask("right")}
 LEFT_PADDED: dict[str, Input] = {**TOKENS, "attention_mask": Mask("left")}
 PAIR: dict[str, Input] = {**PADDED, "decoder_input_ids": Tokens(VOCAB, shape=("B", "U"))}
+UNPADDED_PAIR: dict[str, Input] = {name: PAIR[name] for name in ("input_ids", "decoder_input_ids")}
+"""For code that branches on what a mask holds: without one, it makes its own."""
 
 TINY: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -186,8 +188,8 @@ PAIRS = (
     _net("T5 v1.1", "T5ForConditionalGeneration", PAIR, T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
     _net("LongT5", "LongT5ForConditionalGeneration", PAIR, T5, local_radius=4),
     _net("BART", "BartForConditionalGeneration", PAIR, SEQ2SEQ),
-    _net("LED", "LEDForConditionalGeneration", PAIR, SEQ2SEQ, attention_window=4, max_encoder_position_embeddings=64,
-         max_decoder_position_embeddings=64),
+    _net("LED", "LEDForConditionalGeneration", UNPADDED_PAIR, SEQ2SEQ, attention_window=4,
+         max_encoder_position_embeddings=64, max_decoder_position_embeddings=64),
     _net("ProphetNet", "ProphetNetForConditionalGeneration", PAIR, {"vocab_size": VOCAB, "hidden_size": 64},
          encoder_ffn_dim=128, num_encoder_layers=2,
          num_encoder_attention_heads=4, decoder_ffn_dim=128, num_decoder_layers=2, num_decoder_attention_heads=4,

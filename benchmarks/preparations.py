@@ -33,7 +33,8 @@ def lively_(model: nn.Module, fed: Inputs, seed: int = 0) -> nn.Module:
     """Random statistics, biases, gains and layer scales; weights such that each layer's output differs by 1.
 
     Parameters that are the same everywhere (gains, layer scales, gates) become U(0.5, 1.5), weights that no layer here
-    owns (stacked experts, position embeddings) get a deviation of at least 0.1; `prepare_` does the rest.
+    owns (stacked experts, position embeddings) get a deviation of at least 0.1, all others of at least 0.01 (some
+    libraries draw them at 1e-10, which no input would get through); `prepare_` does the rest.
     """
     prepare_(model, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -42,8 +43,9 @@ def lively_(model: nn.Module, fed: Inputs, seed: int = 0) -> nn.Module:
         for parameter in model.parameters():
             if bool((parameter == parameter.flatten()[0]).all()):
                 parameter.uniform_(0.5, 1.5, generator=generator)
-            elif parameter.dim() > 1 and parameter not in levelled:
-                parameter.mul_((0.1 / parameter.std()).clamp_min(1))
+            elif parameter.dim() > 1:
+                least = 0.01 if parameter in levelled else 0.1
+                parameter.mul_((least / parameter.std()).clamp_min(1))
     return levelled_(model, fed)
 
 

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,7 +27,9 @@ from benchmarks.architectures import ARCHITECTURES
 from benchmarks.judging import UNDECIDED, distance, faults, widened
 from benchmarks.preparations import PREPARATIONS, drawn, lively_
 from benchmarks.zoo_peer import peer_facts
+from surgery.analysis.graph_specs import graph_again
 from surgery.cutting.cut import cut_
+from surgery.deciding.pick import picked_together
 from surgery.errors import CheckError
 from surgery.exporting.target import first_line
 from surgery.inputs import Inputs
@@ -88,17 +91,18 @@ def shrunk(architecture: Architecture, masked: nn.Module) -> Case:
     began = time.perf_counter()
     result = surgery.shrink(masked, example.args, example.kwargs, prove=False)
     seconds = time.perf_counter() - began
-    found = distance(masked, result.model, _in_float64(masked, result, example), _trials(architecture))
+    found = distance(masked, result.model, _in_float64(masked, result.plan), _trials(architecture))
     return Case(masked, result, seconds, found, faults(found))
 
 
-def _in_float64(masked: nn.Module, result: surgery.Result, example: Inputs) -> nn.Module:
-    """The plan on a float64 copy; where a graph was handed back, the same cut made of a float64 copy."""
-    wide = widened(masked)
-    if kind_of(result) == "class":
-        return cut_(wide, result.plan)
-    double = example.to(torch.float64)
-    return surgery.shrink(wide, double.args, double.kwargs, prove=False).model
+def _in_float64(masked: nn.Module, plan: surgery.Plan) -> nn.Module:
+    """The plan on a float64 copy; where a graph was handed back, the same graph of a float64 copy.
+
+    The graph is captured once more in the net's own precision: kernels that know no float64 could not be run there.
+    """
+    if plan.graph is None:
+        return cut_(widened(masked), plan)
+    return cut_(widened(graph_again(copy.deepcopy(masked), plan.graph)), plan)
 
 
 def _trials(architecture: Architecture) -> Iterator[tuple[Inputs, Inputs]]:
@@ -178,8 +182,13 @@ def examined(architecture: Architecture, *, exports: bool = True) -> Iterator[di
 
 
 def rounding_of(net: nn.Module, analysis: surgery.Analysis) -> float:
-    """What one channel more in every group weighs when half of each is gone, as a share of all parameters."""
+    """What one unit more in every group weighs when half of each is gone, as a share of all parameters.
+
+    A unit is a channel. Where channels go as wholes (heads), and their number is odd, it is what stays beyond half: of
+    3 heads 2 stay, half a head more than half of them.
+    """
     units = {axis: (group.channels, group.free) for group in analysis.groups for axis in group.axes if group.free}
+    odd = _odd_wholes(analysis)
     more = 0.0
     for name, parameter in net.named_parameters():
         half = rounded = 1.0
@@ -187,9 +196,24 @@ def rounding_of(net: nn.Module, analysis: surgery.Analysis) -> float:
             channels, free = units.get(f"{name}:{dim}", (0, 0))
             if channels:
                 half *= 1 - free / channels / 2
-                rounded *= min(1.0, 1 - free / channels / 2 + 1 / channels)
+                over = max(1 / channels, odd.get(f"{name}:{dim}", 0.0) * free / channels)
+                rounded *= min(1.0, 1 - free / channels / 2 + over)
         more += parameter.numel() * (rounded - half)
     return more / max(1, sum(parameter.numel() for parameter in net.parameters()))
+
+
+def _odd_wholes(analysis: surgery.Analysis) -> dict[str, float]:
+    """By axis, where its free channels go as an odd number of wholes: what half a whole is of them."""
+    assert analysis.study is not None, "nets of the zoo have weights"
+    coupling = analysis.study.coupling
+    whole, found = picked_together(coupling), {}
+    for axis in coupling.axes.values():
+        channels = np.unique(coupling.channel_of[axis.ids])
+        free = channels[coupling.pin_of[channels] < 0]
+        wholes = np.unique(whole[free]).size
+        if 1 < wholes < free.size and wholes % 2:
+            found[str(axis)] = 0.5 / wholes
+    return found
 
 
 def prepared(architecture: Architecture) -> Iterator[dict[str, Any]]:

@@ -24,6 +24,8 @@ NEVER_DRAWN = {
     "aten.randn_like.default": "a model that draws random numbers in eval mode is refused",
     "aten.sym_size.int": "shapes are captured as plain numbers",
     "aten.sym_numel.default": "shapes are captured as plain numbers",
+    "aten.sym_stride.int": "shapes are captured as plain numbers",
+    "aten.sym_storage_offset.default": "shapes are captured as plain numbers",
     "aten.item.default": "a number that is data cannot be captured but as a position",
     "aten.lift_fresh.default": "the recorder writes it down as lift_fresh_copy",
     "aten._grouped_mm.default": "experts with their tokens sorted: no step on feature maps",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
+import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +19,9 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+from surgery.analysis.answering import Answered
 from surgery.analysis.inlining import inline_regions_
-from surgery.analysis.recording import opened, record
+from surgery.analysis.recording import Recording, opened, record
 from surgery.analysis.writes import aliasing_writes, written_roots
 from surgery.caches import is_cache
 from surgery.calls import short_name
@@ -60,7 +65,8 @@ class Program:
 
     def readers(self, name: str) -> list[fx.Node]:
         """Every op that reads a tensor, by its canonical name, under whichever placeholder."""
-        return [user for place, other in self.parameters.items() if other == name for user in self.by_name[place].users]
+        places = (self.by_name[place] for place, other in self.parameters.items() if other == name)
+        return [user for place in places for user in users_of(place)]
 
     def source(self, name: str) -> tuple[str, tuple[int, ...]] | None:
         """The parameter that a value is, and which of its dims each of the value's is (a weight that is transposed)."""
@@ -166,7 +172,10 @@ def capture(model: nn.Module, inputs: Inputs) -> Program:
     Raises:
         CaptureError: The model refused the inputs, or `torch.export` could not capture it.
     """
-    return recorded(model, inputs) or exported(model, inputs)
+    tape = _taped(model, inputs)
+    if tape is None or aliasing_writes(tape.graph):
+        return exported(model, inputs, () if tape is None else tape.answers)
+    return _program(model, tape.graph, tape.own, tape.lifted)
 
 
 def recorded(model: nn.Module, inputs: Inputs, device: torch.device | None = None) -> Program | None:
@@ -177,12 +186,17 @@ def recorded(model: nn.Module, inputs: Inputs, device: torch.device | None = Non
         inputs: What it is called with.
         device: Where parameters on the meta device count as lying; None: there.
     """
+    tape = _taped(model, inputs, device)
+    usable = tape is not None and not aliasing_writes(tape.graph)
+    return _program(model, tape.graph, tape.own, tape.lifted) if tape is not None and usable else None
+
+
+def _taped(model: nn.Module, inputs: Inputs, device: torch.device | None = None) -> Recording | None:
     with prepared(model):
         try:
-            tape = record(model, inputs, device)
+            return record(model, inputs, device)
         except Exception:  # the model's own errors are raised again by torch.export, which has words for them
             return None
-    return None if aliasing_writes(tape.graph) else _program(model, tape.graph, tape.own, tape.lifted)
 
 
 def ops_called(model: nn.Module, inputs: Inputs) -> list[Any] | None:
@@ -202,15 +216,20 @@ def prepared(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def exported(model: nn.Module, inputs: Inputs) -> Program:
+def exported(model: nn.Module, inputs: Inputs, answers: Sequence[Any] = ()) -> Program:
     """`torch.export`'s program of a model, in eval mode.
+
+    Args:
+        model, inputs: As for `capture`.
+        answers: The values that its code asks for, where a recording has found them.
 
     Raises:
         CaptureError: As for `capture`.
     """
     with prepared(model), _dataclasses_opened(model):
         try:
-            program = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
+            with Answered(answers) if answers else nullcontext():
+                program = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
         except Exception as error:
             raise _explained(model, inputs, error) from error
         inline_regions_(program.graph_module)
@@ -242,13 +261,14 @@ def _without_caches(output: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Upstream logs a traceback before it raises: what the reader needs of it is in our error."""
+    """Upstream logs a traceback and prints a graph before it raises: what the reader needs of them is in our error."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch._subclasses.fake_tensor")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
@@ -267,9 +287,20 @@ def _explained(model: nn.Module, inputs: Inputs, error: Exception) -> CaptureErr
             "pass inputs as the model receives them; on the command line --input NAME=SHAPE[:DTYPE]",
         )
     return CaptureError(
-        f"torch.export cannot capture {kind}: {_first_line(error)}",
+        f"torch.export cannot capture {kind}{_raised_at(model, error)}: {_first_line(error)}",
         "remove the data-dependent Python control flow from its forward, or shrink the submodule that can be captured",
     )
+
+
+def _raised_at(model: nn.Module, error: Exception) -> str:
+    """The last line of the model's own code on the way to an error, in words; "" where there is none."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module, file = frame.f_locals.get("self"), frame.f_code.co_filename
+        if id(module) in paths and f"{os.sep}torch{os.sep}" not in file:
+            found = f" at {', '.join(part for part in (paths[id(module)], f'{Path(file).name}:{line}') if part)}"
+    return found
 
 
 def _first_line(error: Exception) -> str:
@@ -331,6 +362,11 @@ GRAPH_CONSTANT = "_graph_constant"
 def _identity(tensor: Tensor) -> Any:
     storage = tensor.untyped_storage()
     return storage._cdata, tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride())
+
+
+def users_of(node: fx.Node) -> list[fx.Node]:
+    """Who takes a value; not the ops that look at its kind and answer with no tensor (`torch.export` writes such)."""
+    return [user for user in node.users if user.op != "call_function" or shapes_of(user)]
 
 
 def shapes_of(node: fx.Node) -> tuple[Shape, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from surgery.analysis.capture import Program
+from surgery.analysis.capture import Program, users_of
 from surgery.analysis.graph_modules import GraphModel, corresponding
 from surgery.coupling import NormSite
 from surgery.registry import arguments
@@ -97,7 +97,7 @@ def _uncast(node: fx.Node) -> fx.Node:
 
 def _only_user(node: fx.Node) -> fx.Node | None:
     """The one op that reads this one."""
-    users = list(node.users)
+    users = users_of(node)
     return users[0] if len(users) == 1 else None
 
 
@@ -115,7 +115,7 @@ def _gain(program: Program, scaled: fx.Node) -> tuple[str, int] | None:
         if factor.target is A.add.Tensor and 1 in factor.args:
             inner = next((a for a in factor.args if isinstance(a, fx.Node)), None)
             factor, offset = (_uncast(inner), 1) if inner is not None else (factor, 0)
-        if factor.name in program.parameters and len(factor.users) == 1:
+        if factor.name in program.parameters and _only_user(factor) is not None:
             return factor.name, offset
     return None
 

@@ -2,8 +2,8 @@
 
 The recorder sits where export's own tracer sits (above autograd, so that `conv2d` and `batch_norm` stay whole), lets
 fake tensors flow and writes one node per op. It is for straight-line code, which nearly all models are. Whatever else
-it meets (a value that is asked for, a region with other autocast settings, a higher-order op, an attribute that forward
-assigns) it leaves to `torch.export` by raising `UnsureError`; nothing is guessed.
+it meets (a value that is asked for and rests on the input, a region with other autocast settings, a higher-order op, an
+attribute that forward assigns) it leaves to `torch.export` by raising `UnsureError`; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode, PythonKeyTracer
 from torch.utils import _pytree as pytree
 
+from surgery.analysis.answering import answer_of
 from surgery.analysis.keeping import UnsureError, attributes_kept
 from surgery.analysis.places import Places, called
 from surgery.caches import is_cache
@@ -39,11 +40,13 @@ class Recording:
         graph: One placeholder per parameter, buffer, input and lifted tensor, one node per op, one output.
         own: The name of the parameter or buffer behind a placeholder.
         lifted: Tensors that the code made or closed over, by placeholder.
+        answers: The values that the code asked for, in order.
     """
 
     graph: fx.Graph
     own: Mapping[str, str]
     lifted: Mapping[str, Tensor]
+    answers: tuple[Any, ...]
 
 
 def record(model: nn.Module, inputs: Inputs, device: torch.device | None = None) -> Recording:
@@ -89,6 +92,7 @@ class _Tape:
     graph: fx.Graph = field(default_factory=fx.Graph)
     own: dict[str, str] = field(default_factory=dict)
     lifted: dict[str, Tensor] = field(default_factory=dict)
+    asked: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.node_of: dict[int, fx.Node] = {}
@@ -154,7 +158,7 @@ class _Tape:
         return fake
 
     def _made(self, tensor: Tensor) -> fx.Node:
-        """The op that made this tensor from nothing: `torch.zeros` hands out a twin of what was written down."""
+        """The op that made this tensor afresh: `torch.zeros` hands out a twin of what was written down."""
         node = self.made.get(tensor.untyped_storage()._cdata)
         if node is None or _facts(node.meta["val"]) != _facts(tensor):
             raise UnsureError("a tensor of another capture")
@@ -162,8 +166,11 @@ class _Tape:
 
     def write(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an op on fake tensors and put it down."""
-        if not isinstance(func, torch._ops.OpOverload) or torch.Tag.data_dependent_output in func.tags:
+        if not isinstance(func, torch._ops.OpOverload):
             raise UnsureError(str(func))
+        if torch.Tag.data_dependent_output in func.tags:
+            self.asked.append(answer_of(func, _mapped(args, self.node), self.graph, self.lifted))
+            return self.asked[-1]
         if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
             raise UnsureError("autocast")
         arguments, settings = _mapped(args, self.node), _mapped(kwargs, self.node)
@@ -176,7 +183,7 @@ class _Tape:
         node.meta.update(self.places.here())
         node.meta["val"] = answer
         self._name_outputs(answer, node)
-        if isinstance(answer, Tensor) and not node.all_input_nodes:
+        if isinstance(answer, Tensor) and (not node.all_input_nodes or _name(func).endswith("_like")):
             self.made[answer.untyped_storage()._cdata] = node
         return answer
 
@@ -205,7 +212,7 @@ class _Tape:
         for node in reversed(self.graph.nodes):
             if node.target is torch.ops.aten.detach.default and not node.users:
                 self.graph.erase_node(node)  # as torch.export does; what else nobody reads runs all the same
-        return Recording(self.graph, self.own, self.lifted)
+        return Recording(self.graph, self.own, self.lifted, tuple(self.asked))
 
 
 MOST_KNOWN = 1 << 14

@@ -28,7 +28,7 @@ def written_roots(nodes: Sequence[fx.Node]) -> Iterator[fx.Node]:
     for node in nodes:
         target = written_argument(node)
         if target is not None:
-            yield _root(target)
+            yield root_of(target)
 
 
 def _viewed(node: fx.Node) -> fx.Node | None:
@@ -52,7 +52,8 @@ def _viewed(node: fx.Node) -> fx.Node | None:
 _MAYBE_VIEWS = {"aten::reshape", "aten::flatten", "aten::contiguous", "aten::to", "aten::expand_as", "aten::chunk"}
 
 
-def _root(node: fx.Node) -> fx.Node:
+def root_of(node: fx.Node) -> fx.Node:
+    """The node whose memory a value lies in: itself, or what it is a view of."""
     while (base := _viewed(node)) is not None:
         node = base
     return node
@@ -65,7 +66,7 @@ def aliasing_writes(graph: fx.Graph) -> bool:
         target = written_argument(node)
         if target is None:
             continue
-        family = _family(_root(target))
+        family = _family(root_of(target))
         own = _descendants_through(node)
         for member in family:
             if member in own:

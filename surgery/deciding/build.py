@@ -135,12 +135,13 @@ def sides_of(program: Program, coupling: Coupling) -> tuple[list[tuple[str, int]
 def zeros_of(program: Program, coupling: Coupling, rows: Bools, columns: Bools) -> tuple[Zeros, ...]:
     """What masking zeroes: the slices that write the channels `rows`, and those that read the channels `columns`.
 
-    Where no weight reads a channel (a product of two activations, a norm), only an exact zero may go: its bias, too.
+    Where no tensor of the model reads a channel (a product of two activations, a norm), only an exact zero may go: its
+    bias, too.
     """
     producers, consumers = sides_of(program, coupling)
     bare = np.zeros_like(columns)
     for use in coupling.uses:
-        if use.weight is None:
+        if use.weight is None or program.source(use.weight) is None:
             bare[coupling.channel_of[use.ids]] = True
     biases = dict.fromkeys(program.parameters.get(use.bias or "") for use in coupling.uses)
     added = _zeros(coupling, [(name, 0) for name in biases if name], columns & bare)

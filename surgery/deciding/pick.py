@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from surgery.coupling import Coupling
-from surgery.layout import Bools, Ids
+from surgery.layout import Bools, Ids, distinct
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,6 +54,11 @@ def lowest(
     return chosen
 
 
+def picked_together(coupling: Coupling) -> Ids:
+    """For every channel one that stands for all that are picked with it (a whole head), `[n_channels]`."""
+    return _atoms(coupling)[0]
+
+
 def _atoms(coupling: Coupling) -> tuple[Ids, Ids, Bools]:
     """`(a channel that stands for all picked together, the cell it lies in, what is not picked)`, each `[n_channels]`.
 
@@ -84,26 +89,59 @@ def _atoms(coupling: Coupling) -> tuple[Ids, Ids, Bools]:
 def _heads(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Ids:
     """One atom for each row that one channel stands for in some array, and for each row of a grid, `[n_channels]`.
 
-    Rows that are pinned may become narrower: they are left apart.
+    Rows that can none of them go become narrower instead, and so do rows that all share a weight's channels (one key
+    head for all query heads, which would stay whole): these are left apart, but for the columns of grids.
     """
+    rows_of: list[Ids] = []
     edges: list[tuple[Ids, Ids]] = []
     for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
         lonely = [rows for rows in arrays if rows.shape[1] == 1]
-        if uniform.rows_stay or not lonely or len(lonely) == len(arrays):
-            continue
-        if not any((coupling.pin_of[rows] >= 0).all() for rows in lonely):
+        if not uniform.rows_stay and lonely and len(lonely) < len(arrays):
+            rows_of.append(lonely[0].ravel())
             edges += [(np.broadcast_to(lonely[0], rows.shape).ravel(), rows.ravel()) for rows in arrays]
-    for outer in coupling.outers:
-        rows, cells = (coupling.channel_of[ids].ravel() for ids in (outer.rows, outer.cells))
-        if coupling.following[rows].all() and not (coupling.pin_of[rows] >= 0).all():
-            edges.append((rows, cells))
+    grids = [[coupling.channel_of[ids].ravel() for ids in (o.rows, o.columns, o.cells)] for o in coupling.outers]
+    grids = [grid for grid in grids if coupling.following[grid[0]].all()]
+    rows_of += [rows for rows, _, _ in grids]
+    edges += [(rows, cells) for rows, _, cells in grids]
+    head = _joined(coupling, edges)
+    stuck, narrow, weighty = np.zeros((3, coupling.n_channels), bool)
+    stuck[head[coupling.pin_of >= 0]] = True
+    weighty[_handed_out(coupling)] = True
+    for rows in rows_of:
+        narrow[head[rows]] |= stuck[head[rows]].all()
+    for rows, columns, _ in grids:
+        shared = _met_by_all(columns, head[rows])
+        narrow[head[rows]] |= (weighty[shared] & (coupling.pin_of[shared] < 0)).any()
+    apart = narrow[head]
+    edges = [(left[~apart[left]], right[~apart[left]]) for left, right in edges]
+    return _joined(coupling, edges + [(columns, cells) for _, columns, cells in grids if apart[cells].all()])
+
+
+def _joined(coupling: Coupling, edges: Sequence[tuple[Ids, Ids]]) -> Ids:
+    """The first channel of all that some edges join, `[n_channels]`."""
     left, right = (np.concatenate([edge[side] for edge in edges] or [np.empty(0, np.int64)]) for side in (0, 1))
     shape = (coupling.n_channels, coupling.n_channels)
     count, part = connected_components(coo_array((np.ones(left.size, np.int8), (left, right)), shape), directed=False)
     first = np.full(count, coupling.n_channels, np.int64)
     np.minimum.at(first, part, np.arange(coupling.n_channels))
-    atom: Ids = first[part]
-    return atom
+    joined: Ids = first[part]
+    return joined
+
+
+def _handed_out(coupling: Coupling) -> Ids:
+    """The channels that contractions with a weight hand out: gains and tables of angles are no loss."""
+    rows = [use.rows.ravel() for use in coupling.uses if use.weight is not None and use.rows is not None]
+    found: Ids = coupling.channel_of[np.concatenate([*rows, np.empty(0, np.int64)])]
+    return found
+
+
+def _met_by_all(columns: Ids, rows: Ids) -> Ids:
+    """The columns of a grid that have a cell in every row, where there are several rows."""
+    pairs = distinct(columns * (rows.max(initial=0) + 1) + rows)
+    met, count = np.unique(pairs // (rows.max(initial=0) + 1), return_counts=True)
+    here = distinct(rows).size
+    by_all: Ids = met[(count == here) & (here > 1)]
+    return by_all
 
 
 def _pick_whole(coupling: Coupling, atom: Ids, arrays: Sequence[Ids]) -> None:

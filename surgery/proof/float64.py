@@ -22,6 +22,34 @@ BITWISE = {torch.ops.aten.view.dtype, torch.ops.aten.detach.default}
 """`x.view(dtype)` reads the bits of x as they are (and calls the second of these)."""
 
 
+def _grouped_mm(
+    left: Tensor, right: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None
+) -> Tensor:
+    """Products of groups side by side: `[t, k] x [g, k, n]`, `[g, m, k] x [k, t]`, `[m, t] x [t, n]`, t up to `offs`.
+
+    Group j reaches from `offs[j - 1]` to `offs[j]` along t, and what lies behind the last offset is left 0.
+    """
+    ends = [] if offs is None else offs.tolist()
+    pieces = [slice(first, last) for first, last in zip([0, *ends], ends, strict=False)]
+    if offs is None:
+        return left @ right
+    if left.dim() == right.dim() == 2:
+        return torch.stack([left[:, piece] @ right[piece] for piece in pieces])
+    if left.dim() == 2:
+        out = left.new_zeros(left.shape[0], right.shape[-1])
+        for piece, weight in zip(pieces, right, strict=True):
+            out[piece] = left[piece] @ weight
+        return out
+    out = left.new_zeros(left.shape[1], right.shape[-1])
+    for piece, rows in zip(pieces, left, strict=True):
+        out[:, piece] = rows @ right[:, piece]
+    return out
+
+
+SUBSTITUTES = {torch.ops.aten._grouped_mm.default: _grouped_mm}
+"""For ops without a kernel for float64: what they compute."""
+
+
 class _Float64(TorchDispatchMode):
     """Rewrites every op on the way to the kernel: dtype arguments and tensor operands become float64.
 
@@ -38,7 +66,8 @@ class _Float64(TorchDispatchMode):
         schema = func._schema.arguments
         written = {a.name for a in schema if a.alias_info is not None and a.alias_info.is_write}
         positional = [v if a.name in written else _wide(v) for a, v in zip(schema, args, strict=False)]
-        return func(*positional, **{name: v if name in written else _wide(v) for name, v in kwargs.items()})
+        named = {name: v if name in written else _wide(v) for name, v in kwargs.items()}
+        return SUBSTITUTES.get(func, func)(*positional, **named)
 
 
 def _wide(value: Any) -> Any:
@@ -57,7 +86,7 @@ def float64_run() -> Iterator[None]:
     """While the body runs, whatever a model computes in a narrower floating-point dtype is computed in float64.
 
     The model's own tensors and inputs must be float64 already (`float64_copy`). New tensors without a dtype are
-    float64, too. Ops without a float64 kernel raise, as they would anyway.
+    float64, too. Ops without a float64 kernel raise, as they would anyway, but for the `SUBSTITUTES`.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)

@@ -18,6 +18,8 @@ from surgery.registry import rule
     "aten._assert_async.default",
     "aten.sym_size.int",
     "aten.sym_numel.default",
+    "aten.sym_stride.int",
+    "aten.sym_storage_offset.default",
     drops=True,
     sizes=("size", "stride"),
 )

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from surgery.calls import Call, KnownCall, Value
-from surgery.coupling import Copies, Orientation
+from surgery.coupling import Orientation
 from surgery.known import Known
-from surgery.layout import Ids, Layout, covered, on_dim
+from surgery.layout import Ids, Layout, covered
+from surgery.rules.copies import laid_out
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,8 @@ def _note_copies(call: Call, equation: Equation, stretched: Side, other: Side) -
     """Where one position was laid out for every row of the other operand, it is laid out as often as rows are left."""
     value = stretched.value
     for own in value.layout.stretched if value is not None else ():
-        rows = other.block_of(equation.every.index(stretched.labels[own]))
-        if value is not None and rows is not None and len(covered(rows)) == 1:
-            ids = on_dim(rows.ravel(), value.layout.rank, own)
-            call.ledger.copies.append(Copies(ids, ids, own, value.node))
+        assert value is not None, "it has a layout"
+        laid_out(call, value, own, other.layout, equation.every.index(stretched.labels[own]))
 
 
 def _only_in(equation: Equation, side: Side, dim: int) -> bool:

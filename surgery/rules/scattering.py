@@ -12,6 +12,7 @@ from surgery.calls import Call, KnownCall, Value
 from surgery.known import MAX_ELEMENTS, Known, compressed
 from surgery.layout import Layout
 from surgery.registry import rule
+from surgery.rules.copies import laid_out
 from surgery.rules.indexing import computed
 from surgery.rules.pointwise import merge
 from surgery.rules.spatial import flattened
@@ -40,6 +41,10 @@ def gather(call: Call, input: Value, dim: int, index: Value, **_: Any) -> Layout
     dim %= input.layout.rank
     layout = _without_dim(call.hold(input.layout, [dim], f"{call.name} takes positions by number"), dim)
     first, second = _as_large(call, [layout, index.layout], dim)
+    for d in index.layout.stretched:
+        if first.block_of(d) is not None:  # the same numbers for every row: as many as rows are left
+            laid_out(call, index, d, first)
+            second = _without_dim(second, d)
     return Layout(call.shape, merge(call, [first, second], _largest(first, second)).blocks)
 
 

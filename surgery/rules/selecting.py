@@ -24,12 +24,20 @@ def bounds(size: int, start: int | None, end: int | None) -> tuple[int, int]:
     return first, max(first, last)
 
 
+def counted(bound: Any) -> bool:
+    """Whether a bound is a number of the code, not one that is data (`x[: lengths.max()]`)."""
+    return bound is None or isinstance(bound, int)
+
+
 @rule("aten.slice.Tensor", "aten.slice_copy.Tensor", sizes=("start", "end"), drops=True)
 def slice_(
     call: Call, input: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Layout:
     """`x[start:end:step]` along a dim: its bounds are sizes that the code knows."""
     dim %= input.layout.rank
+    if not (counted(start) and counted(end)):
+        layout = call.hold(input.layout, [dim], f"{call.name} takes positions by numbers that are data")
+        return Layout(call.shape, layout.blocks)
     size = input.shape[dim]
     first, last = bounds(size, start, end)
     layout = input.layout
@@ -59,6 +67,9 @@ def _known_slice(
     call: KnownCall, input: Known, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Known:
     dim %= len(input.shape)
+    if not (counted(start) and counted(end)):
+        taken = flattened(input, [dim])
+        return Known(call.shape, taken.value, taken.varies)
     first, last = bounds(input.shape[dim], start, end)
     return input.map(lambda a: a if a.shape[dim] == 1 else _sliced(a, dim, first, last, step), call.shape)
 

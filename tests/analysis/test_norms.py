@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from surgery.analysis.capture import Program, capture
+from surgery.analysis.capture import Program, capture, exported
 from surgery.analysis.norms import norm_sites
 from surgery.coupling import NormSite
 from surgery.inputs import Inputs
@@ -165,3 +165,10 @@ def test_a_functional_norm_needs_an_attribute_for_its_eps() -> None:
 
 def test_a_norm_without_a_gain_is_none() -> None:
     assert sites(nn.RMSNorm(WIDTH, elementwise_affine=False)) == {}
+
+
+def test_what_export_asserts_about_a_kind_reads_nothing() -> None:
+    """It writes an op without an answer down behind every cast: of the norm's value, and of the gain."""
+    written = exported(Llama().double().eval(), Inputs.of(torch.zeros(2, 3, WIDTH, dtype=torch.float64)))
+    assert any("_assert_tensor_metadata" in str(node.target) for node in written.calls)
+    assert {site.gain for site in norm_sites(Llama(), written).values()} == {"weight"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,15 @@ class TestPreparations:
 
         case = images(Experts)
         assert float(zoo_row.net_of(case).get_parameter("stacked").detach().std()) == pytest.approx(0.1)
+
+    def test_a_layer_that_a_library_draws_at_almost_nothing_lets_its_input_through(self) -> None:
+        def faint() -> nn.Module:
+            conv = nn.Conv2d(3, 20, 3)
+            nn.init.normal_(conv.weight, std=1e-10)
+            return conv
+
+        out = zoo_row.net_of(images(faint))(torch.randn(8, 3, 16, 16)).detach()
+        assert float((out - out.mean(0)).std()) == pytest.approx(1, abs=0.1)
 
     @pytest.mark.parametrize("rows", [BATCH + 1, BATCH])
     def test_a_layer_that_sees_no_batch_is_left_alone(self, rows: int) -> None:
@@ -220,7 +230,11 @@ class TestRow:
 
         pair = Inputs.of(torch.randn(2, 3)), Inputs.of(torch.randn(2, 3))
         found = distance(Cancelling(), Cancelling(), widened(Cancelling()), [pair])
-        assert faults(found).startswith("nobody could tell: the masked net's own rounding is ")
+        assert found.noise > 1e-2
+        assert faults(found) == "", "it agrees with itself, to the bit"
+        apart = replace(found, float32=1e-4)
+        assert faults(apart).startswith("nobody could tell: the masked net's own rounding is ")
+        assert faults(replace(apart, float64=1e-8)).startswith("wrong: relative error 1.0e-08 in float64")
 
     def test_a_net_that_ignores_its_input_cannot_be_judged(self) -> None:
         net = zoo_row.net_of(images(chain))

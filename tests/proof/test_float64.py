@@ -59,6 +59,27 @@ def test_narrowing_code_computes_in_float64(name: str) -> None:
     torch.testing.assert_close(found, widened(x), rtol=1e-15, atol=1e-15)
 
 
+GROUPED = {"tokens": ((8, 4), (3, 4, 12)), "batches": ((3, 8, 4), (4, 8)), "inside": ((5, 8), (8, 12))}
+
+
+@pytest.mark.parametrize("kind", GROUPED)
+def test_products_of_groups_without_a_float64_kernel_are_computed_as_the_kernel_does(kind: str) -> None:
+    a, b = (torch.rand(shape) for shape in GROUPED[kind])
+    ends = torch.tensor([2, 2, 8], dtype=torch.int32)  # the second group is empty
+    with torch.no_grad():
+        truth = torch.ops.aten._grouped_mm(a, b, ends)
+        with float64_run():
+            found = torch.ops.aten._grouped_mm(a.double(), b.double(), ends)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.float(), truth)
+
+
+def test_products_of_equal_groups_are_plain_ones() -> None:
+    a, b = torch.rand(3, 5, 4, dtype=torch.float64), torch.rand(3, 4, 8, dtype=torch.float64)
+    with float64_run():
+        torch.testing.assert_close(torch.ops.aten._grouped_mm(a, b), a @ b)
+
+
 def test_reading_the_bits_of_a_number_is_left_alone() -> None:
     x = torch.ones(2, dtype=torch.float64)
     with torch.no_grad(), float64_run():

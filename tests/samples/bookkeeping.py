@@ -45,6 +45,8 @@ LOOKING = (
     ),
     Sample("sym_size", A.sym_size.int, {"x": (2, 6)}, settings=(1,), free="x0 x1"),
     Sample("sym_numel", A.sym_numel.default, {"x": (2, 6)}, free="x0 x1"),
+    Sample("sym_stride", A.sym_stride.int, {"x": (2, 6)}, settings=(1,), free="x0 x1"),
+    Sample("sym_storage_offset", A.sym_storage_offset.default, {"x": (2, 6)}, free="x0 x1"),
 )
 
 FRESH = (

@@ -24,12 +24,18 @@ def picks(*shape: int, below: int) -> torch.Tensor:
 
 GATHERED = (
     Sample(
-        "gather of an untracked dim",
-        lambda x, y, i: (x * y).gather(2, i.expand(2, 6, 3)),
+        "gather by numbers laid out for every row",
+        lambda x, y, i: (x * y).gather(2, i.expand(2, x.shape[1], 3)),
         {"x": (2, 6, 1), "y": Plain((1, 1, 5)), "i": picks(2, 1, 3, below=5)},
-        held=("gather meets an operand whose dim 1 cannot shrink",),
-        free="x0 i0 i2",
+        free="x0 x1 i0 i2",
         found=(0,),
+    ),
+    Sample(
+        "gather of an untracked dim",
+        lambda x, y: (x * y).gather(2, torch.zeros(2, 6, 3, dtype=torch.long)),
+        {"x": (2, 6, 1), "y": Plain((1, 1, 5))},
+        held=("gather meets an operand whose dim 1 cannot shrink", "gather meets an operand whose dim 0 cannot shrink"),
+        found=(0, 1, 2),
     ),
     Sample(
         "gather by numbers of the same channels",
