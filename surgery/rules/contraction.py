@@ -122,6 +122,8 @@ def contract(call: Call, equation: Equation, left: Side, right: Side, *, weights
     With `weights` a side may be a weight, whose zeros are looked up.
     """
     sides = (left, right)
+    if weights:
+        _hand_out(call, equation, sides)
     for side in sides:
         side.hold(equation.summed, f"{call.name} adds it up")
         for block in side.layout.blocks:
@@ -141,6 +143,17 @@ def contract(call: Call, equation: Equation, left: Side, right: Side, *, weights
     n = len(equation.output)
     blocks = _side_by_side(call, equation, left, right)
     return Layout(shape[:n], tuple(b.reshape(b.shape[:n]) for b in blocks))
+
+
+def _hand_out(call: Call, equation: Equation, sides: Sequence[Side]) -> None:
+    """What a weight has at a position of a label that goes on makes all that comes of that position."""
+    for side in sides:
+        if side.value is None or not side.value.settled:
+            continue
+        for dim, label in enumerate(side.labels):
+            block = side.value.layout.block_of(dim)
+            if label in equation.output and block is not None and covered(block) == (dim,):
+                call.produce(side.value, dim)
 
 
 def _note_copies(call: Call, equation: Equation, stretched: Side, other: Side) -> None:
