@@ -21,9 +21,11 @@ import torch
 from torch import Tensor
 
 from surgery.calls import Call, KnownCall, Value
-from surgery.coupling import Copies, Orientation
+from surgery.coupling import Orientation
 from surgery.known import Known
-from surgery.layout import Ids, Layout, covered, on_dim
+from surgery.layout import Ids, Layout, covered
+from surgery.rules.grids import gridded
+from surgery.rules.pointwise import note_copies
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def contract(call: Call, equation: Equation, left: Side, right: Side, *, weights
     sides = (left, right)
     if weights:
         _hand_out(call, equation, sides)
+    for one, other in (sides, sides[::-1]):
+        one.layout = gridded(call, one.layout, other.layout)
     for side in sides:
         side.hold(equation.summed, f"{call.name} adds it up")
         for block in side.layout.blocks:
@@ -162,8 +166,7 @@ def _note_copies(call: Call, equation: Equation, stretched: Side, other: Side) -
     for own in value.layout.stretched if value is not None else ():
         rows = other.block_of(equation.every.index(stretched.labels[own]))
         if value is not None and rows is not None and len(covered(rows)) == 1:
-            ids = on_dim(rows.ravel(), value.layout.rank, own)
-            call.ledger.copies.append(Copies(ids, ids, own, value.node))
+            note_copies(call, value, own, rows)
 
 
 def _only_in(equation: Equation, side: Side, dim: int) -> bool:

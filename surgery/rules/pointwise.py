@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from surgery.calls import Call, KnownCall, Value
+from surgery.coupling import Copies
 from surgery.known import Known
-from surgery.layout import Ids, Layout, Shape, covered
+from surgery.layout import Ids, Layout, Shape, covered, on_dim
 from surgery.registry import POINTWISE, Rule, rule
+from surgery.rules.grids import gridded
 
 
 def merge(call: Call, operands: Sequence[Layout], shape: Shape) -> Layout:
@@ -29,6 +31,9 @@ def merge(call: Call, operands: Sequence[Layout], shape: Shape) -> Layout:
         if any(tracked) and any(fixed):
             reason = f"{call.name} meets an operand whose dim {dim} cannot shrink"
             lifted = [call.hold(layout, [dim], reason) for layout in lifted]
+    for one in range(len(lifted)):
+        for other in range(len(lifted)):
+            lifted[one] = gridded(call, lifted[one], lifted[other])
     merged: list[Ids] = []
     for layout in lifted:
         for block in layout.blocks:
@@ -79,9 +84,32 @@ def _operands(arguments: dict[str, Any]) -> list[Value]:
     return found
 
 
+def _loose(call: Call, value: Value, others: Sequence[Value]) -> Layout:
+    """An operand as it was before `expand` laid it out for the units of another: for as many as are left."""
+    shape = list(value.shape)
+    for dim in value.layout.stretched:
+        place = dim - value.layout.rank
+        for other in (one for one in others if one.layout.rank >= -place):
+            block = other.layout.block_of(other.layout.rank + place)
+            if block is not None and len(covered(block)) == 1 and value.layout.block_of(dim) is None:
+                note_copies(call, value, dim, block)
+                shape[dim] = 1
+    return Layout(tuple(shape), value.layout.blocks)
+
+
+def note_copies(call: Call, value: Value, dim: int, rows: Ids) -> None:
+    """Record that what was laid out along `dim` of a value is laid out as often as there are rows left."""
+    ids = on_dim(rows.ravel(), value.layout.rank, dim)
+    call.ledger.copies.append(Copies(ids, ids, dim, value.node))
+
+
 def _pointwise(call: Call, **arguments: Any) -> Any:
     """Any number of operands of any broadcastable shapes; every output (`frexp` has two) is as large."""
-    merged = merge(call, [value.layout for value in _operands(arguments)], call.shape)
+    values = _operands(arguments)
+    if len(values) > 1 and any(value.layout.stretched for value in values):
+        merged = merge(call, [_loose(call, value, values) for value in values], call.shape)
+    else:
+        merged = merge(call, [value.layout for value in values], call.shape)
     return merged if len(call.shapes) == 1 else (merged,) * len(call.shapes)
 
 
