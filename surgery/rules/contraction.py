@@ -134,7 +134,8 @@ def contract(call: Call, equation: Equation, left: Side, right: Side, *, weights
             dims = covered(block)
             free = [d for d in dims if d not in equation.contracted and _only_in(equation, side, d)]
             if free and any(d in equation.contracted for d in dims):
-                side.hold(dims, f"{call.name}: what is contracted is entangled with what is not")
+                entangled = [d for d in dims if d in equation.contracted]
+                side.hold(entangled, f"{call.name}: what is contracted is entangled with what is not")
     for dim in equation.contracted:
         _contract_one(call, equation, left, right, dim, weights)
     for dim in range(len(equation.output)):
