@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -84,19 +85,49 @@ def _atoms(coupling: Coupling) -> tuple[Ids, Ids, Bools]:
 def _heads(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Ids:
     """One atom for each row that one channel stands for in some array, and for each row of a grid, `[n_channels]`.
 
-    Rows that are pinned may become narrower: they are left apart.
+    Rows of which none can go as a whole may become narrower: they are left apart, and columns of grids are picked
+    instead.
     """
-    edges: list[tuple[Ids, Ids]] = []
+    bundles = [*_lonely_rows(coupling, tables), *_grid_rows(coupling)]
+    while True:
+        atom = _joined(coupling, [edge for bundle in bundles for edge in bundle.edges])
+        stuck = _stuck(coupling, tables, atom)
+        fixed = [bool(stuck[atom[bundle.rows]].all()) for bundle in bundles]
+        if not any(fixed):
+            return atom
+        bundles = [
+            one
+            for bundle, here in zip(bundles, fixed, strict=True)
+            for one in (((bundle.instead,) if bundle.instead is not None else ()) if here else (bundle,))
+        ]
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    """Rows that are picked whole: the channels that stand for them, what goes with each, and what else to try."""
+
+    rows: Ids
+    edges: tuple[tuple[Ids, Ids], ...]
+    instead: _Bundle | None = None
+
+
+def _lonely_rows(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Iterator[_Bundle]:
     for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
         lonely = [rows for rows in arrays if rows.shape[1] == 1]
-        if uniform.rows_stay or not lonely or len(lonely) == len(arrays):
-            continue
-        if not any((coupling.pin_of[rows] >= 0).all() for rows in lonely):
-            edges += [(np.broadcast_to(lonely[0], rows.shape).ravel(), rows.ravel()) for rows in arrays]
+        if not uniform.rows_stay and lonely and len(lonely) < len(arrays):
+            one = lonely[0]
+            yield _Bundle(one.ravel(), tuple((np.broadcast_to(one, a.shape).ravel(), a.ravel()) for a in arrays))
+
+
+def _grid_rows(coupling: Coupling) -> Iterator[_Bundle]:
     for outer in coupling.outers:
-        rows, cells = (coupling.channel_of[ids].ravel() for ids in (outer.rows, outer.cells))
-        if coupling.following[rows].all() and not (coupling.pin_of[rows] >= 0).all():
-            edges.append((rows, cells))
+        rows, columns, cells = (coupling.channel_of[ids].ravel() for ids in (outer.rows, outer.columns, outer.cells))
+        if coupling.following[rows].all():
+            yield _Bundle(rows, ((rows, cells),), _Bundle(columns, ((columns, cells),)))
+
+
+def _joined(coupling: Coupling, edges: Sequence[tuple[Ids, Ids]]) -> Ids:
+    """The first channel of everything that edges join, `[n_channels]`."""
     left, right = (np.concatenate([edge[side] for edge in edges] or [np.empty(0, np.int64)]) for side in (0, 1))
     shape = (coupling.n_channels, coupling.n_channels)
     count, part = connected_components(coo_array((np.ones(left.size, np.int8), (left, right)), shape), directed=False)
@@ -104,6 +135,19 @@ def _heads(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Ids:
     np.minimum.at(first, part, np.arange(coupling.n_channels))
     atom: Ids = first[part]
     return atom
+
+
+def _stuck(coupling: Coupling, tables: Sequence[Sequence[Ids]], atom: Ids) -> Bools:
+    """Atoms that cannot go: with a pinned channel, or with all that a row has that stays, `[n_channels]`."""
+    pinned = coupling.pin_of >= 0
+    stuck = np.zeros(coupling.n_channels, bool)
+    stuck[atom[pinned]] = True
+    for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
+        stays = np.any([pinned[channels].any(1) for channels in arrays], axis=0) | uniform.rows_stay
+        for channels in (one for one in arrays if stays.any() and one.size):
+            whole = stays & (atom[channels] == atom[channels[:, :1]]).all(1)
+            stuck[atom[channels[whole, 0]]] = True
+    return stuck
 
 
 def _pick_whole(coupling: Coupling, atom: Ids, arrays: Sequence[Ids]) -> None:
