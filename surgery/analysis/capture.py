@@ -83,8 +83,7 @@ class Program:
 
     def module_of(self, name: str) -> str:
         """Path of the module whose forward called the op (`""` is the model itself)."""
-        stack = self.by_name[name].meta.get("nn_module_stack") if name in self.by_name else None
-        return _plain(next(reversed(stack.values()))[0]) if stack else ""
+        return module_of(self.by_name[name]) if name in self.by_name else ""
 
     def modules_of(self, name: str) -> tuple[str, ...]:
         """Paths of all the modules around the op, the outermost first."""
@@ -121,6 +120,12 @@ class Program:
         if module and self._is_library(name):
             return module
         return ", ".join(part for part in (module, line) if part) or name
+
+
+def module_of(node: fx.Node) -> str:
+    """Path of the module whose forward called an op (`""` is the model itself)."""
+    stack = node.meta.get("nn_module_stack")
+    return _plain(next(reversed(stack.values()))[0]) if stack else ""
 
 
 def order_of(node: fx.Node) -> tuple[int, ...] | None:
@@ -185,11 +190,11 @@ def recorded(model: nn.Module, inputs: Inputs, device: torch.device | None = Non
     return None if aliasing_writes(tape.graph) else _program(model, tape.graph, tape.own, tape.lifted)
 
 
-def ops_called(model: nn.Module, inputs: Inputs) -> list[Any] | None:
+def ops_called(model: nn.Module, inputs: Inputs) -> list[fx.Node] | None:
     """The ops of straight-line code in order, in eval mode; None where the code is not, or refuses the inputs."""
     with _prepared(model):
         try:
-            return [node.target for node in record(model, inputs).graph.nodes if node.op == "call_function"]
+            return [node for node in record(model, inputs).graph.nodes if node.op == "call_function"]
         except Exception:  # whatever a model raises
             return None
 

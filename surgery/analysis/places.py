@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -16,6 +16,10 @@ TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 LAYERS = f"{TORCH}nn{os.sep}modules{os.sep}"
 CALLING = nn.modules.module.__file__
 OURS = f"{Path(__file__).parent}{os.sep}"
+
+
+Call = tuple[CodeType, int]
+"""Code that was being run, and the offset of its instruction."""
 
 
 def called(model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -34,10 +38,16 @@ class Places:
         self.modules: dict[FrameType, int] = {}
 
     def here(self) -> dict[str, Any]:
-        """`nn_module_stack` and `stack_trace`, as `torch.export` leaves them with a node."""
+        """`nn_module_stack` and `stack_trace`, as `torch.export` leaves them with a node, and `calls`.
+
+        Those are what the model's code was about, from the line that called the op out to the method of the innermost
+        module: every frame's code, and its instruction.
+        """
         frame: FrameType | None = sys._getframe(1)
         lines: list[str] = []
         inside: list[int] = []
+        calls: list[Call] = []
+        reached = False
         while frame is not None and frame.f_code is not _CALL:
             owner = self.modules.get(frame)
             if owner is None:
@@ -47,9 +57,12 @@ class Places:
             file = frame.f_code.co_filename
             if (file.startswith(LAYERS) and file != CALLING) or not file.startswith((TORCH, OURS)):
                 lines.append(f'  File "{file}", line {frame.f_lineno}, in {frame.f_code.co_name}')
+                if not reached:
+                    calls.append((frame.f_code, frame.f_lasti))
+            reached = reached or bool(owner)
             frame = frame.f_back
         stack = {str(owner): self.paths[owner] for owner in reversed(inside)}
-        return {"nn_module_stack": stack, "stack_trace": "\n".join(reversed(lines))}
+        return {"nn_module_stack": stack, "stack_trace": "\n".join(reversed(lines)), "calls": tuple(calls)}
 
     def _owner(self, frame: FrameType) -> int:
         """The module whose method runs in this frame, or 0."""

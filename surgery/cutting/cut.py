@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from surgery.cutting.methods import rewrite_
 from surgery.cutting.modules import correct_numbers_
 from surgery.cutting.repair import set_
 from surgery.cutting.rewriting import is_literal, set_literal_
@@ -42,6 +43,7 @@ def cut_(model: nn.Module, cuts: Cuts) -> nn.Module:
         _gather_all_(model, cuts)
     for edit in cuts.edits:
         (set_literal_ if is_literal(edit) else set_)(model, edit)
+    rewrite_(model, cuts.rewrites)
     correct_numbers_(model)
     return model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -43,7 +43,12 @@ def operate_anyhow(
     Arguments as for `operate`; with `keep_class` the model itself is all that is tried.
     """
     own = operate(study, kind, allowed=allowed, columns=columns, round_to=round_to, kept=kept)
-    whole = None if keep_class or not own.forced else graph_study(study)
+    if keep_class or not own.forced:
+        return own
+    coded = operate(study, kind, allowed=allowed, columns=columns, round_to=round_to, kept=kept, rewriting=True)
+    if coded.cuts.elements_left <= WORTH * own.cuts.elements_left:
+        own = coded
+    whole = graph_study(study) if own.forced else None
     if whole is None:
         return own
     there = _Translation(study.coupling, whole.coupling)
@@ -80,11 +85,16 @@ def graph_study(study: Study) -> Study | None:
 
 def _one_way(model: nn.Module, inputs: Inputs) -> bool:
     """Whether the model's code calls the same ops at other sizes (quick; where that is not known, it may)."""
-    here = ops_called(model, inputs)
+    here = _targets(model, inputs)
     if here is None:
         return True
-    found = (ops_called(model, candidate) for candidate in inputs.resized(0))
+    found = (_targets(model, candidate) for candidate in inputs.resized(0))
     return all(there == here for there in found if there is not None)
+
+
+def _targets(model: nn.Module, inputs: Inputs) -> list[Any] | None:
+    called = ops_called(model, inputs)
+    return None if called is None else [node.target for node in called]
 
 
 def _refuses_more(whole: nn.Module, model: nn.Module, inputs: Inputs) -> bool:

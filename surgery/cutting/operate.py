@@ -14,12 +14,13 @@ from torch import nn
 from surgery.analysis.capture import recorded
 from surgery.analysis.graph_modules import GraphModel, rebound, with_origins
 from surgery.cutting.cut import cut_
+from surgery.cutting.expressions import calls_of, find_rewrites
 from surgery.cutting.recheck import Mismatch, compare, recheck
 from surgery.cutting.repair import eps_edits, find_edits, uneven
 from surgery.cutting.rewriting import literal_edits
 from surgery.cutting.twins import hollow_copy, sharing_copy
 from surgery.deciding.build import build
-from surgery.deciding.cuts import Cuts, Edit
+from surgery.deciding.cuts import Cuts, Edit, Rewrite
 from surgery.deciding.dead import decide, needs_fold
 from surgery.deciding.rescaling import unscalable
 from surgery.deciding.study import Study
@@ -66,6 +67,7 @@ def operate(
     columns: Bools | None = None,
     round_to: int = 1,
     kept: Sequence[tuple[Ids, str]] = (),
+    rewriting: bool = False,
 ) -> Operation[C]:
     """Cut a copy of the study's model of everything that is dead, and check the copy op by op.
 
@@ -76,10 +78,11 @@ def operate(
         columns: Channels whose consumers' columns were zeroed as well.
         round_to: Widths are kept at multiples of this.
         kept: Channels that must stay.
+        rewriting: Whether the code of modules may get numbers written into it.
     """
     staying: Kept = list(kept)
     forced = ""
-    tries = _Tries(study.model)
+    tries = _Tries(study.model, rewriting=rewriting)
     while True:
         decision = decide(study.case, allowed=allowed, round_to=round_to, kept=staying)
         unequal = uneven(study.model, study.program, study.coupling, decision.alive, tries.evened)
@@ -91,8 +94,9 @@ def operate(
         cuts = build(kind, study.program, study.coupling, study.known, study.readings, decision, columns=columns)
         if cuts.empty:
             return Operation(study.model, cuts, decision.alive, forced)
-        edits = _edits(study, decision.alive, tries)
-        cuts = replace(cuts, edits=edits)
+        cuts = replace(
+            cuts, edits=_edits(study, decision.alive, tries), rewrites=_rewrites(study, decision.alive, tries)
+        )
         mismatch = _check(study, decision.alive, cuts)
         if mismatch is None:
             return Operation(study.model, cuts, decision.alive, forced)
@@ -111,16 +115,29 @@ def _edits(study: Study, alive: Bools, tries: _Tries) -> tuple[Edit, ...]:
     return find_edits(study.model, study.program, study.coupling, alive, tries.banned, tries.bold)
 
 
+def _rewrites(study: Study, alive: Bools, tries: _Tries) -> tuple[Rewrite, ...]:
+    """The numbers to write into the code of modules."""
+    modules = tries.coded
+    if modules and "calls" not in study.memo:
+        study.memo["calls"] = calls_of(study.model, study.program, study.inputs)
+    calls = study.memo["calls"] if modules else {}
+    return find_rewrites(study.model, study.program, study.coupling, alive, calls, modules)
+
+
 class _Tries:
     """What has been tried to make modules' code run narrower; modules of one class are treated alike.
 
     First their numbers are set where they equal a changed size and no other; then wherever they equal one; then left
-    alone (the code may take its sizes from the tensors); then set, with all sizes kept equal that one number may stand
-    for; then left alone for good.
+    alone (the code may take its sizes from the tensors). Where `rewriting` is allowed, their code is tried with numbers
+    in the place of what it computes, with attributes set and with attributes left alone. Then they are set, with all
+    sizes kept equal that one number may stand for; then left alone for good.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, rewriting: bool) -> None:
         self.model = model
+        steps: list[set[str]] = [set(), {"bold"}, {"banned"}]
+        steps += [{"coded"}, {"coded", "banned"}] if rewriting else []
+        self.steps = [*steps, {"evened", "bold"}, {"evened", "banned"}]
         self.step: dict[tuple[type[nn.Module], str], int] = {}
 
     def another(self, path: str) -> bool:
@@ -129,27 +146,33 @@ class _Tries:
             return False
         kind = self._kind(path, self.model.get_submodule(path))
         step = self.step.get(kind, 0) + 1
-        self.step[kind] = min(step, 4)
-        return step <= 4
+        self.step[kind] = min(step, len(self.steps) - 1)
+        return step < len(self.steps)
 
     @property
     def bold(self) -> set[str]:
         """Modules of which all numbers are set that equal a changed size."""
-        return self._at(1, 3)
+        return self._at("bold")
 
     @property
     def banned(self) -> set[str]:
         """Modules whose numbers are left alone."""
-        return self._at(2, 4)
+        return self._at("banned")
+
+    @property
+    def coded(self) -> set[str]:
+        """Modules whose code gets numbers written into it."""
+        return self._at("coded")
 
     @property
     def evened(self) -> set[str]:
         """Modules of which sizes that were equal stay so."""
-        return self._at(3, 4)
+        return self._at("evened")
 
-    def _at(self, *steps: int) -> set[str]:
-        modules = self.model.named_modules(remove_duplicate=False)
-        return {path for path, module in modules if self.step.get(self._kind(path, module), 0) in steps}
+    def _at(self, word: str) -> set[str]:
+        kinds = {kind for kind, step in self.step.items() if word in self.steps[step]}
+        modules = self.model.named_modules(remove_duplicate=False) if kinds else ()
+        return {path for path, module in modules if self._kind(path, module) in kinds}
 
     def _kind(self, path: str, module: nn.Module) -> tuple[type[nn.Module], str]:
         """The class and the name in the parent; layers of a list are alike."""

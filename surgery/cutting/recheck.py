@@ -126,7 +126,7 @@ def compare(program: Program, coupling: Coupling, alive: Bools, cuts: Cuts, afte
     settings = _planned_settings(coupling, alive)
     before_nodes = _without_idle(program, after, coupling, alive)
     for old, new in zip(before_nodes, after.calls, strict=False):
-        if old.target != new.target and not (new.target is ALIAS and old.target is SLICE):
+        if old.target != new.target and not (new.target is ALIAS and old.target is SLICE) and not _both_view(old, new):
             return _mismatch(program, old, f"{old.target} became {new.target}")
         if not _same_constants(program, old, after, new):
             return _mismatch(program, old, "a number that the code computes from a size changed with it")
@@ -140,6 +140,8 @@ def compare(program: Program, coupling: Coupling, alive: Bools, cuts: Cuts, afte
 
 
 SLICE, ALIAS = torch.ops.aten.slice.Tensor, torch.ops.aten.alias.default
+VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+"""What a reshape is, of memory as it lies and of a copy: where one head is left, nothing is to be copied."""
 MOVING = ("slice", "unsqueeze", "squeeze", "expand", "reshape", "view", "clone", "contiguous", "repeat_interleave")
 """Ops that code leaves out where they would do nothing: an index that takes all, one copy of each key head."""
 
@@ -164,8 +166,12 @@ def _is_twin(program: Program, old: fx.Node, after: Program, new: fx.Node) -> bo
     if old.target is SLICE and new.target in (SLICE, ALIAS):
         return new.target is ALIAS or old.args[1:2] == new.args[1:2]
     if old.target != new.target or not _moves(old):
-        return old.target == new.target
+        return old.target == new.target or _both_view(old, new)
     return program.where(old.name) == after.where(new.name)
+
+
+def _both_view(old: fx.Node, new: fx.Node) -> bool:
+    return old.target in VIEWS and new.target in VIEWS
 
 
 def _moves(node: fx.Node) -> bool:

@@ -113,6 +113,28 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class Rewrite:
+    """A number in the place of an expression in a method of one module.
+
+    Attributes:
+        module: The module's path.
+        functions: The method and, where a function that it calls holds the expression, the names down to that.
+        place: First line, column, last line and column of the expression; lines count from the function's first.
+        text: The expression.
+        old, new: What it is, and what it is to be.
+        index: Which entry, where the expression is of several sizes; None where it is the number.
+    """
+
+    module: str
+    functions: tuple[str, ...]
+    place: tuple[int, int, int, int]
+    text: str
+    old: int
+    new: int
+    index: int | None = None
+
+
+@dataclass(frozen=True)
 class GroupCut:
     """One group of channels: how many there were, are removed, and are zeroed but stranded.
 
@@ -149,6 +171,7 @@ class Cuts:
         folds, carries, scales: Writes to what stays, done before the cut.
         zeros: What `mask` zeroes so that the channels are dead.
         edits: Sizes that the model's own code keeps as attributes.
+        rewrites: Sizes that it computes, where no attribute says what they should be.
         groups: The same by group, for people.
         reasons: Why positions stay.
         shapes: Shape of every tensor before the cut, by canonical name.
@@ -163,6 +186,7 @@ class Cuts:
     scales: tuple[Scale, ...] = ()
     zeros: tuple[Zeros, ...] = ()
     edits: tuple[Edit, ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
     groups: tuple[GroupCut, ...] = ()
     reasons: tuple[str, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

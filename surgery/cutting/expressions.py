@@ -1,0 +1,274 @@
+"""The expressions of a model's code that its ops' sizes were computed by, where no attribute can be set for them."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from torch import fx, nn
+
+from surgery.analysis.capture import Program, module_of, ops_called, shapes_of
+from surgery.analysis.places import Call
+from surgery.calls import short_name
+from surgery.coupling import Coupling
+from surgery.cutting.methods import Place, UnreadableError, core, nested, place_of, source_of
+from surgery.cutting.sizes import KINDS, Op
+from surgery.deciding.cuts import Rewrite
+from surgery.inputs import Inputs
+from surgery.layout import Bools
+
+Expression = tuple[Place, str, int | None]
+"""An expression, its lines counted from its function's first; and which entry of it is meant, None where it is all."""
+
+Calls = Mapping[str, tuple[Call, ...]]
+"""By node, the code from the line that called it out to the method of its module."""
+
+FREE = -1
+"""What a view takes for a size that follows from the others."""
+
+
+def calls_of(model: nn.Module, program: Program, inputs: Inputs) -> Calls:
+    """Where in the code the ops of a program were called, by node.
+
+    `torch.export` does not say; what is recorded beside it does, where a module calls as many ops of a kind and shape.
+    """
+    if any("calls" in node.meta for node in program.calls):
+        return {node.name: node.meta.get("calls", ()) for node in program.calls}
+    recorded = _by_place(ops_called(model, inputs) or [])
+    found: dict[str, tuple[Call, ...]] = {}
+    for key, nodes in _by_place(program.calls).items():
+        if len(nodes) == len(recorded.get(key, [])):
+            pairs = zip(nodes, recorded[key], strict=True)
+            found |= {node.name: other.meta["calls"] for node, other in pairs}
+    return found
+
+
+def _by_place(nodes: Sequence[fx.Node]) -> dict[Any, list[fx.Node]]:
+    """Ops that take sizes, by module, kind and shape."""
+    found: dict[Any, list[fx.Node]] = {}
+    for node in nodes:
+        name = short_name(node.target)
+        if name in KINDS:
+            key = module_of(node), CALLED.get(name, (name,))[-1], shapes_of(node)
+            found.setdefault(key, []).append(node)
+    return found
+
+
+def find_rewrites(
+    model: nn.Module, program: Program, coupling: Coupling, alive: Bools, calls: Calls, modules: Collection[str]
+) -> tuple[Rewrite, ...]:
+    """Numbers to write into the code of some modules so that it runs at the new sizes.
+
+    Where one line makes several sizes, a view is told to work it out.
+
+    Args:
+        model: The model before the cut.
+        program, coupling: What was captured of it.
+        alive: Which channels stay, `[n_channels]`.
+        calls: Where its ops were called (see `calls_of`).
+        modules: Paths of the modules whose code may be rewritten.
+    """
+    alive_ids = alive[coupling.channel_of]
+    found: dict[tuple[Any, ...], list[Rewrite]] = {}
+    bound: set[tuple[Any, ...]] = set()
+    for node in program.calls if modules else ():
+        path = program.module_of(node.name)
+        if path not in modules or short_name(node.target) not in KINDS:
+            continue
+        code = _Code.of(model.get_submodule(path), calls.get(node.name, ()))
+        if code is None:
+            continue
+        at = Op(node, node, coupling, alive, alive_ids)
+        for argument, index, old, new in at.numbers():
+            expression = code.expression(at, argument, index)
+            if expression is None:
+                continue
+            place, text, entry = expression
+            rewrite = Rewrite(path, code.functions, place, text, old, new, entry)
+            key = path, code.functions, place, entry
+            found.setdefault(key, []).append(rewrite)
+            if argument not in VIEWED or FREE in at.before[argument]:
+                bound.add(key)
+    chosen = []
+    for key, several in found.items():
+        news = {rewrite.new for rewrite in several}
+        if len(news) == 1 and any(rewrite.new != rewrite.old for rewrite in several):
+            chosen.append(several[0])
+        elif len(news) > 1 and key not in bound:
+            chosen.append(replace(several[0], new=FREE))
+    return tuple(chosen)
+
+
+VIEWED = frozenset({"size", "shape"})
+"""Arguments that are all the sizes of a tensor, of which a view may be told one less."""
+CALLED = {
+    "view": ("view", "reshape"),
+    "reshape": ("view", "reshape"),
+    "_unsafe_view": ("view", "reshape"),
+    "view_copy": ("view", "reshape"),
+    "split_with_sizes": ("split", "split_with_sizes"),
+    "constant_pad_nd": ("pad",),
+}
+"""What the functions are called that end in an op of another name."""
+KEYWORDS = ("split_size_or_sections",)
+"""Names of arguments that are not the op's."""
+
+
+@dataclass(frozen=True)
+class _Code:
+    """The call of an op in the source of a method, or of a function that it calls.
+
+    Attributes:
+        functions: The names from the method to the function that holds the call.
+        function: The latter.
+        call: The expression that calls the op.
+    """
+
+    functions: tuple[str, ...]
+    function: FunctionType
+    call: ast.Call | ast.Subscript
+
+    @classmethod
+    def of(cls, module: nn.Module, calls: Sequence[Call]) -> _Code | None:
+        """The call of an op; None where its source cannot be had, or is not reached from the method."""
+        if not calls or type(module).__module__.startswith("torch.nn."):
+            return None
+        names, function = [], None
+        for code in reversed(_outermost([code for code, _ in calls])):
+            known = (
+                getattr(type(module), code.co_name, None)
+                if function is None
+                else function.__globals__.get(code.co_name)
+            )
+            function = core(known)
+            if function is None or _definition(function.__code__) != _definition(code):
+                return None
+            names.append(code.co_name)
+        assert function is not None, "there is one call at least"
+        code, instruction = calls[0]
+        _, end, _, end_column = next(itertools.islice(code.co_positions(), instruction // 2, None))
+        try:
+            expression = _ending(function.__code__, end, end_column)
+        except UnreadableError:
+            return None
+        return None if expression is None else cls(tuple(names), function, expression)
+
+    def expression(self, at: Op, argument: str, index: int | None) -> Expression | None:
+        """Where one of the op's numbers comes from: the expression's place in the function, its text, and its entry.
+
+        None where it is written as a number, left to the op, or cannot be told.
+        """
+        found = (
+            self._indexed(at, argument) if isinstance(self.call, ast.Subscript) else self._passed(at, argument, index)
+        )
+        if found is None or isinstance(found[0], ast.Starred) or _is_number(found[0]):
+            return None
+        first = self.function.__code__.co_firstlineno
+        line, column, end, end_column = place_of(found[0])
+        return (line - first, column, end - first, end_column), ast.unparse(found[0]), found[1]
+
+    def _passed(self, at: Op, argument: str, index: int | None) -> tuple[ast.expr, int | None] | None:
+        """An argument of a call; `view(b, n, c)`, `view((b, n, c))`, `view(shape)` and `view(*shape, c)` are alike."""
+        assert isinstance(self.call, ast.Call), "asked of one"
+        name = self._name()
+        if name not in CALLED.get(at.name, (at.name,)):
+            return None
+        keywords = {keyword.arg: keyword.value for keyword in self.call.keywords}
+        given = next((keywords[key] for key in (argument, *KEYWORDS) if key in keywords), None)
+        order = [name for name in at.before if name != "input" or not self._is_method()]
+        arguments = self.call.args[order.index(argument) :]
+        if given is None and not arguments:
+            return None
+        if index is None:
+            return given or arguments[0], None
+        several = [given] if given is not None else arguments
+        if len(several) == 1 and isinstance(several[0], ast.Tuple | ast.List):
+            several = several[0].elts
+        elif len(several) == 1 and not isinstance(several[0], ast.Starred) and len(at.before[argument]) > 1:
+            return several[0], index
+        return _entry(several[: len(at.before[argument])], index, len(at.before[argument]))
+
+    def _name(self) -> str:
+        assert isinstance(self.call, ast.Call), "asked of one"
+        called = self.call.func
+        return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+
+    def _is_method(self) -> bool:
+        """Whether the op is called as a method of a tensor, and not as a function of a module."""
+        assert isinstance(self.call, ast.Call), "asked of one"
+        owner: ast.expr = self.call.func
+        if isinstance(owner, ast.Name):
+            return False
+        while isinstance(owner, ast.Attribute):
+            owner = owner.value
+        return not (isinstance(owner, ast.Name) and isinstance(self.function.__globals__.get(owner.id), ModuleType))
+
+    def _indexed(self, at: Op, argument: str) -> tuple[ast.expr, int | None] | None:
+        """A bound of `x[..., a:b]`, where nothing but slices is in the brackets."""
+        assert isinstance(self.call, ast.Subscript), "asked of one"
+        layout = at.layout("input")
+        inside = self.call.slice
+        items = inside.elts if isinstance(inside, ast.Tuple) else [inside]
+        dots = [i for i, item in enumerate(items) if isinstance(item, ast.Constant) and item.value is ...]
+        if layout is None or at.name != "slice" or len(dots) > 1:
+            return None
+        if not all(isinstance(item, ast.Slice) or i in dots for i, item in enumerate(items)):
+            return None
+        dim = at.before["dim"] % layout.rank
+        place = dim if not dots or dim < dots[0] else dim - layout.rank + len(items)
+        if place >= len(items) or (dots and dots[0] >= place >= 0 and dim >= dots[0]):
+            return None
+        item = items[place]
+        found = getattr(item, {"start": "lower", "end": "upper"}[argument], None)
+        return None if found is None else (found, None)
+
+
+def _outermost(codes: Sequence[CodeType]) -> list[CodeType]:
+    """The codes without those that lie inside the next (comprehensions)."""
+    return [
+        code for i, code in enumerate(codes) if i + 1 == len(codes) or not any(c is code for c in nested(codes[i + 1]))
+    ]
+
+
+def _definition(code: CodeType) -> tuple[str, str, int]:
+    return code.co_filename, code.co_name, code.co_firstlineno
+
+
+@cache
+def _endings(code: CodeType) -> dict[tuple[int, int], ast.Call | ast.Subscript]:
+    """The calls and subscripts around a function, by where they end: no two end at one place."""
+    walked = ast.walk(source_of(code))
+    return {place_of(node)[2:]: node for node in walked if isinstance(node, ast.Call | ast.Subscript)}
+
+
+def _ending(code: CodeType, line: int | None, column: int | None) -> ast.Call | ast.Subscript | None:
+    return _endings(code).get((line, column)) if line is not None and column is not None else None
+
+
+def _entry(several: Sequence[ast.expr], index: int, length: int) -> tuple[ast.expr, int | None] | None:
+    """The expression of one of `length` sizes, of which some may come unpacked."""
+    stars = [place for place, one in enumerate(several) if isinstance(one, ast.Starred)]
+    if not stars:
+        return (several[index], None) if len(several) == length else None
+    behind = len(several) - stars[0] - 1
+    if len(stars) > 1:
+        return None
+    if index < stars[0]:
+        return several[index], None
+    if index >= length - behind:
+        return several[index - length], None
+    star = several[stars[0]]
+    assert isinstance(star, ast.Starred), "found above"
+    return star.value, index - stars[0]
+
+
+def _is_number(expression: ast.expr) -> bool:
+    try:
+        return isinstance(ast.literal_eval(expression), int)
+    except ValueError:
+        return False
