@@ -24,8 +24,8 @@ from surgery.calls import Call, KnownCall, Value
 from surgery.coupling import Orientation
 from surgery.known import Known
 from surgery.layout import Ids, Layout, covered
+from surgery.rules.copies import laid_out
 from surgery.rules.grids import gridded
-from surgery.rules.pointwise import note_copies
 
 
 @dataclass(frozen=True)
@@ -165,9 +165,8 @@ def _note_copies(call: Call, equation: Equation, stretched: Side, other: Side) -
     """Where one position was laid out for every row of the other operand, it is laid out as often as rows are left."""
     value = stretched.value
     for own in value.layout.stretched if value is not None else ():
-        rows = other.block_of(equation.every.index(stretched.labels[own]))
-        if value is not None and rows is not None and len(covered(rows)) == 1:
-            note_copies(call, value, own, rows)
+        assert value is not None, "it has a layout"
+        laid_out(call, value, own, other.layout, equation.every.index(stretched.labels[own]))
 
 
 def _only_in(equation: Equation, side: Side, dim: int) -> bool:

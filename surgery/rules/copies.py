@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from surgery.calls import Call
+from surgery.calls import Call, Value
 from surgery.coupling import Copies
-from surgery.layout import Ids, covered
+from surgery.layout import Ids, Layout, covered, on_dim
 
 
 def copied(call: Call, block: Ids, dim: int, times: int, rows: Sequence[int]) -> Ids:
@@ -34,6 +34,17 @@ def copied(call: Call, block: Ids, dim: int, times: int, rows: Sequence[int]) ->
     tables = [_as_rows(ids, rows) for ids in (cells, block)]
     call.uniform(*tables, call.fresh(tables[0].shape[0], "rows")[:, None], rows_stay=False)
     return cells
+
+
+def laid_out(call: Call, value: Value, dim: int, layout: Layout, own: int | None = None) -> None:
+    """Note that what `expand` laid out along `dim` of a value met the rows that `layout` has on `own` (`dim` itself).
+
+    It is laid out as often as rows are left.
+    """
+    rows = layout.block_of(dim if own is None else own)
+    if dim in value.layout.stretched and rows is not None and len(covered(rows)) == 1:
+        ids = on_dim(rows.ravel(), value.layout.rank, dim)
+        call.ledger.copies.append(Copies(ids, ids, dim, value.node))
 
 
 def _as_rows(ids: Ids, rows: Sequence[int]) -> Ids:

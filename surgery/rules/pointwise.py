@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from surgery.calls import Call, KnownCall, Value
-from surgery.coupling import Copies
 from surgery.known import Known
-from surgery.layout import Ids, Layout, Shape, covered, on_dim
+from surgery.layout import Ids, Layout, Shape, covered
 from surgery.registry import POINTWISE, Rule, rule
+from surgery.rules.copies import laid_out
 from surgery.rules.grids import gridded
 
 
@@ -92,15 +92,9 @@ def _loose(call: Call, value: Value, others: Sequence[Value]) -> Layout:
         for other in (one for one in others if one.layout.rank >= -place):
             block = other.layout.block_of(other.layout.rank + place)
             if block is not None and len(covered(block)) == 1 and value.layout.block_of(dim) is None:
-                note_copies(call, value, dim, block)
+                laid_out(call, value, dim, other.layout, other.layout.rank + place)
                 shape[dim] = 1
     return Layout(tuple(shape), value.layout.blocks)
-
-
-def note_copies(call: Call, value: Value, dim: int, rows: Ids) -> None:
-    """Record that what was laid out along `dim` of a value is laid out as often as there are rows left."""
-    ids = on_dim(rows.ravel(), value.layout.rank, dim)
-    call.ledger.copies.append(Copies(ids, ids, dim, value.node))
 
 
 def _pointwise(call: Call, **arguments: Any) -> Any:
