@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from surgery.coupling import Coupling
-from surgery.layout import Bools, Ids
+from surgery.layout import Bools, Ids, distinct
 
 Floats = npt.NDArray[np.float64]
 
@@ -85,69 +85,70 @@ def _atoms(coupling: Coupling) -> tuple[Ids, Ids, Bools]:
 def _heads(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Ids:
     """One atom for each row that one channel stands for in some array, and for each row of a grid, `[n_channels]`.
 
-    Rows of which none can go as a whole may become narrower: they are left apart, and columns of grids are picked
-    instead.
+    Rows that can none of them go become narrower instead, and so do rows that all share a weight's channels (one key
+    head for all query heads, which would stay whole): these are left apart, but for the columns of grids.
     """
-    bundles = [*_lonely_rows(coupling, tables), *_grid_rows(coupling)]
-    while True:
-        atom = _joined(coupling, [edge for bundle in bundles for edge in bundle.edges])
-        stuck = _stuck(coupling, tables, atom)
-        fixed = [bool(stuck[atom[bundle.rows]].all()) for bundle in bundles]
-        if not any(fixed):
-            return atom
-        bundles = [
-            one
-            for bundle, here in zip(bundles, fixed, strict=True)
-            for one in (((bundle.instead,) if bundle.instead is not None else ()) if here else (bundle,))
-        ]
-
-
-@dataclass(frozen=True)
-class _Bundle:
-    """Rows that are picked whole: the channels that stand for them, what goes with each, and what else to try."""
-
-    rows: Ids
-    edges: tuple[tuple[Ids, Ids], ...]
-    instead: _Bundle | None = None
-
-
-def _lonely_rows(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Iterator[_Bundle]:
+    rows_of: list[Ids] = []
+    edges: list[tuple[Ids, Ids]] = []
     for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
         lonely = [rows for rows in arrays if rows.shape[1] == 1]
         if not uniform.rows_stay and lonely and len(lonely) < len(arrays):
-            one = lonely[0]
-            yield _Bundle(one.ravel(), tuple((np.broadcast_to(one, a.shape).ravel(), a.ravel()) for a in arrays))
+            rows_of.append(lonely[0].ravel())
+            edges += [(np.broadcast_to(lonely[0], rows.shape).ravel(), rows.ravel()) for rows in arrays]
+    grids = [[coupling.channel_of[ids].ravel() for ids in (o.rows, o.columns, o.cells)] for o in coupling.outers]
+    grids = [grid for grid in grids if coupling.following[grid[0]].all()]
+    rows_of += [rows for rows, _, _ in grids]
+    edges += [(rows, cells) for rows, _, cells in grids]
+    head = _joined(coupling, edges)
+    stuck, narrow, weighty = np.zeros((3, coupling.n_channels), bool)
+    stuck[_stuck(coupling, tables, head)] = True
+    weighty[_in_matrices(coupling)] = True
+    for rows in rows_of:
+        narrow[head[rows]] |= stuck[head[rows]].all()
+    for rows, columns, _ in grids:
+        shared = _met_by_all(columns, head[rows])
+        narrow[head[rows]] |= (weighty[shared] & (coupling.pin_of[shared] < 0)).any()
+    apart = narrow[head]
+    edges = [(left[~apart[left]], right[~apart[left]]) for left, right in edges]
+    return _joined(coupling, edges + [(columns, cells) for _, columns, cells in grids if apart[cells].all()])
 
 
-def _grid_rows(coupling: Coupling) -> Iterator[_Bundle]:
-    for outer in coupling.outers:
-        rows, columns, cells = (coupling.channel_of[ids].ravel() for ids in (outer.rows, outer.columns, outer.cells))
-        if coupling.following[rows].all():
-            yield _Bundle(rows, ((rows, cells),), _Bundle(columns, ((columns, cells),)))
+def _stuck(coupling: Coupling, tables: Sequence[Sequence[Ids]], head: Ids) -> Ids:
+    """Heads that cannot go: those with a pinned channel, or with all that a row has that stays (a conv group)."""
+    pinned = coupling.pin_of >= 0
+    found = [head[pinned]]
+    for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
+        stays = np.any([pinned[channels].any(1) for channels in arrays], axis=0) | uniform.rows_stay
+        for channels in (array for array in arrays if stays.any() and array.size):
+            whole = stays & (head[channels] == head[channels[:, :1]]).all(1)
+            found.append(head[channels[whole, 0]])
+    return np.concatenate(found)
 
 
 def _joined(coupling: Coupling, edges: Sequence[tuple[Ids, Ids]]) -> Ids:
-    """The first channel of everything that edges join, `[n_channels]`."""
+    """The first channel of all that some edges join, `[n_channels]`."""
     left, right = (np.concatenate([edge[side] for edge in edges] or [np.empty(0, np.int64)]) for side in (0, 1))
     shape = (coupling.n_channels, coupling.n_channels)
     count, part = connected_components(coo_array((np.ones(left.size, np.int8), (left, right)), shape), directed=False)
     first = np.full(count, coupling.n_channels, np.int64)
     np.minimum.at(first, part, np.arange(coupling.n_channels))
-    atom: Ids = first[part]
-    return atom
+    joined: Ids = first[part]
+    return joined
 
 
-def _stuck(coupling: Coupling, tables: Sequence[Sequence[Ids]], atom: Ids) -> Bools:
-    """Atoms that cannot go: with a pinned channel, or with all that a row has that stays, `[n_channels]`."""
-    pinned = coupling.pin_of >= 0
-    stuck = np.zeros(coupling.n_channels, bool)
-    stuck[atom[pinned]] = True
-    for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
-        stays = np.any([pinned[channels].any(1) for channels in arrays], axis=0) | uniform.rows_stay
-        for channels in (one for one in arrays if stays.any() and one.size):
-            whole = stays & (atom[channels] == atom[channels[:, :1]]).all(1)
-            stuck[atom[channels[whole, 0]]] = True
-    return stuck
+def _in_matrices(coupling: Coupling) -> Ids:
+    """The channels on tensors that have others along another dim: of gains and tables of angles little is left over."""
+    tracked = Counter(name for name, _ in coupling.axes)
+    ids = [axis.ids.ravel() for (name, _), axis in coupling.axes.items() if tracked[name] > 1]
+    return coupling.channel_of[np.concatenate([*ids, np.empty(0, np.int64)])]
+
+
+def _met_by_all(columns: Ids, rows: Ids) -> Ids:
+    """The columns of a grid that have a cell in every row, where there are several rows."""
+    pairs = distinct(columns * (rows.max(initial=0) + 1) + rows)
+    met, count = np.unique(pairs // (rows.max(initial=0) + 1), return_counts=True)
+    here = distinct(rows).size
+    return met[(count == here) & (here > 1)]
 
 
 def _pick_whole(coupling: Coupling, atom: Ids, arrays: Sequence[Ids]) -> None:
