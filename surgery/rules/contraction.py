@@ -90,7 +90,8 @@ class Side:
             if order != sorted(order):
                 layout = call.hold(layout, dims[1:], f"{call.name} takes its dims in another order")
         sizes = {
-            c: 1 if d in layout.stretched else s for d, (c, s) in enumerate(zip(labels, layout.shape, strict=True))
+            c: 1 if d in layout.stretched and c in equation.output else s
+            for d, (c, s) in enumerate(zip(labels, layout.shape, strict=True))
         }
         shape = tuple(sizes.get(c, 1) for c in equation.every)
         blocks = tuple(equation.lifted(block, labels) for block in layout.blocks)

@@ -25,7 +25,7 @@ def cat(call: Call, tensors: list[Value], dim: int = 0) -> Layout:
     tensors = [v for v in tensors if v.shape != (0,)]
     dim %= len(call.shape)
     layouts = [v.layout for v in tensors]
-    single = _single_rows(layouts, dim)
+    single = _single_rows(call, layouts, dim)
     if single is None and all(layout.block_of(dim) is None for layout in layouts):
         return merge_others(call, layouts, dim)
     rank = len(call.shape)
@@ -47,11 +47,12 @@ def cat(call: Call, tensors: list[Value], dim: int = 0) -> Layout:
     return merge(call, [joined, others], call.shape)
 
 
-def _single_rows(layouts: Sequence[Layout], dim: int) -> list[Ids] | None:
-    """Where every tensor is one position along `dim`, with units of its own on the same other dims (a head each)."""
+def _single_rows(call: Call, layouts: Sequence[Layout], dim: int) -> list[Ids] | None:
+    """Where every tensor is one position along `dim` after a cut (the last head of each), their units."""
     blocks = [layout.blocks[0] for layout in layouts if layout.shape[dim] == len(layout.blocks) == 1]
-    alike = len(blocks) == len(layouts) and len({block.shape for block in blocks}) == 1
-    return blocks if alike and not all(np.array_equal(block, blocks[0]) for block in blocks) else None
+    if len(blocks) < len(layouts) or len({block.shape for block in blocks}) > 1:
+        return None
+    return blocks if any(call.apart(block, blocks[0]) for block in blocks) else None
 
 
 def _rows_beside(layout: Layout, dim: int, beside: set[int]) -> Ids | None:
