@@ -83,7 +83,7 @@ class Call:
         self.tied.append((left, right))
 
     def apart(self, a: Ids, b: Ids) -> bool:
-        """Whether some of these units, position by position, are known to be of different channels; at first none is."""
+        """Whether some of these units, position by position, are known to be of different channels: none at first."""
         return False
 
     def pin(self, ids: Ids, reason: str) -> None:

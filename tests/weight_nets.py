@@ -28,7 +28,8 @@ class EinsumAttention(nn.Module):
         h = self.norm(x)
         q, k, v = (torch.einsum("bih,hnd->bind", h, w) for w in (self.q, self.k, self.v))
         r = torch.einsum("jh,hnd->jnd", self.at, self.r)
-        scores = torch.einsum("bind,bjnd->bnij", q + self.content, k) + torch.einsum("bind,jnd->bnij", q + self.place, r)
+        scores = torch.einsum("bind,bjnd->bnij", q + self.content, k)
+        scores = scores + torch.einsum("bind,jnd->bnij", q + self.place, r)
         mixed = torch.einsum("bnij,bjnd->bind", (scores * self.scale).softmax(-1), v)
         out: Tensor = self.head(x + torch.einsum("bind,hnd->bih", mixed, self.o))
         return out
@@ -53,7 +54,8 @@ class RelativeAttention(nn.Module):
         h, (b, n, _) = self.norm(x), x.shape
         q, k, v = (layer(h).view(b, n, self.heads, self.width) for layer in (self.q, self.k, self.v))
         r = torch.einsum("jh,hnd->jnd", self.at, self.r)
-        scores = torch.einsum("bind,bjnd->bnij", q + self.content, k) + torch.einsum("bind,jnd->bnij", q + self.place, r)
+        scores = torch.einsum("bind,bjnd->bnij", q + self.content, k)
+        scores = scores + torch.einsum("bind,jnd->bnij", q + self.place, r)
         seen = torch.ones(b, 1, n, n, dtype=torch.bool).expand(b, q.shape[2], n, n)
         weights = torch.where(seen, scores * self.scale, -1e9).softmax(-1)
         mixed = torch.einsum("bnij,bjnd->bind", weights, v)
@@ -113,7 +115,7 @@ class NormedHeads(nn.Module):
         self.head = nn.Linear(DIM, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        h, (b, n, _) = self.norm(x), x.shape
+        h = self.norm(x)
         q, k = (layer(h).unflatten(-1, (-1, WIDTH)).transpose(1, 2) for layer in (self.q, self.k))
         v = self.v(h).unflatten(-1, (2, -1)).transpose(1, 2)
         q = torch.cat([norm(one) for norm, one in zip(self.q_norms, q.split(1, 1), strict=True)], 1)

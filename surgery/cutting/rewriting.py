@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from surgery.analysis.capture import Program, order_of
 from surgery.analysis.graph_modules import GraphModel, corresponding
+from surgery.calls import short_name
 from surgery.coupling import Coupling
 from surgery.cutting.sizes import Op
 from surgery.deciding.cuts import Edit

@@ -124,15 +124,16 @@ def sides_of(program: Program, coupling: Coupling) -> tuple[list[tuple[str, int]
             name, dims = source
             producers[name, dims[dim]] = None
     for use in coupling.uses:
-        node, read = (use.weight, use.weight_dims[1:]) if use.weight is not None else use.partner or (None, ())
-        source = program.source(node) if node is not None else None
+        weight = use.weight or (use.partner[0] if use.partner is not None else None)
+        source = program.source(weight) if weight is not None else None
         if source is None:
             continue
         name, dims = source
         if use.weight is not None:
             producers[name, dims[use.weight_dims[0]]] = None
-        if len(read) == 1:
-            consumers[name, dims[read[0]]] = None
+            consumers[name, dims[use.weight_dims[1]]] = None
+        elif use.partner is not None and len(use.partner[1]) == 1:  # a weight of another rank
+            consumers[name, dims[use.partner[1][0]]] = None
     return list(producers), list(consumers)
 
 

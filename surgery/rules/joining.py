@@ -31,7 +31,7 @@ def cat(call: Call, tensors: list[Value], dim: int = 0) -> Layout:
     rank = len(call.shape)
     layouts = [layout for layout in layouts if layout.shape[dim] > 0]
     beside = {d for layout in layouts if (b := layout.block_of(dim)) is not None for d in covered(b)} - {dim}
-    rows = single or [_rows_beside(layout, dim, beside) for layout in layouts]
+    rows: Sequence[Ids | None] = single or [_rows_beside(layout, dim, beside) for layout in layouts]
     pieces = [_piece(call, x, dim) if row is None else row for x, row in zip(layouts, rows, strict=True)]
     # joint blocks that reach over other dims as well are stretched to one common extent
     extent = [max(piece.shape[d] for piece in pieces) for d in range(rank)]
