@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import CodeType, FunctionType, ModuleType
@@ -22,8 +22,8 @@ from surgery.deciding.cuts import Rewrite
 from surgery.inputs import Inputs
 from surgery.layout import Bools
 
-Expression = tuple[Place, str, int | None]
-"""An expression, its lines counted from its function's first; and which entry of it is meant, None where it is all."""
+Expression = tuple[ast.expr, int | None]
+"""An expression, and which entry of it is meant; None where it is the number."""
 
 Calls = Mapping[str, tuple[Call, ...]]
 """By node, the code from the line that called it out to the method of its module."""
@@ -76,6 +76,7 @@ def find_rewrites(
     alive_ids = alive[coupling.channel_of]
     found: dict[tuple[Any, ...], list[Rewrite]] = {}
     bound: set[tuple[Any, ...]] = set()
+    run: dict[tuple[str, tuple[str, ...]], tuple[_Code, set[ast.expr]]] = {}
     for node in program.calls if modules else ():
         path = program.module_of(node.name)
         if path not in modules or short_name(node.target) not in KINDS:
@@ -83,14 +84,15 @@ def find_rewrites(
         code = _Code.of(model.get_submodule(path), calls.get(node.name, ()))
         if code is None:
             continue
+        run.setdefault((path, code.functions), (code, set()))[1].add(code.call)
         at = Op(node, node, coupling, alive, alive_ids)
         for argument, index, old, new in at.numbers():
             expression = code.expression(at, argument, index)
             if expression is None:
                 continue
-            place, text, entry = expression
-            rewrite = Rewrite(path, code.functions, place, text, old, new, entry)
-            key = path, code.functions, place, entry
+            inner, entry = expression
+            rewrite = Rewrite(path, code.functions, code.place(inner), ast.unparse(inner), old, new, entry)
+            key = path, code.functions, rewrite.place, entry
             found.setdefault(key, []).append(rewrite)
             if argument not in VIEWED or FREE in at.before[argument]:
                 bound.add(key)
@@ -101,7 +103,30 @@ def find_rewrites(
             chosen.append(several[0])
         elif len(news) > 1 and key not in bound:
             chosen.append(replace(several[0], new=FREE))
+    for (path, functions), (code, visited) in run.items():
+        known = [r for several in found.values() for r in several if (r.module, r.functions) == (path, functions)]
+        chosen += _elsewhere(code, known, visited)
     return tuple(chosen)
+
+
+def _elsewhere(code: _Code, known: Sequence[Rewrite], visited: Collection[ast.expr]) -> Iterator[Rewrite]:
+    """What stands for one changed size wherever it was met, in views that did not run on these inputs."""
+    sizes: dict[str, set[int]] = {}
+    first: dict[str, Rewrite] = {}
+    for rewrite in known:
+        if rewrite.index is None:
+            sizes.setdefault(rewrite.text, set()).add(rewrite.new)
+            first.setdefault(rewrite.text, rewrite)
+    sure = {text: one for text, one in first.items() if len(sizes[text]) == 1 and one.old != one.new}
+    for call in code.calls() if sure else ():
+        if call in visited or _called(call) not in CALLED["view"]:
+            continue
+        elements = [
+            e for argument in call.args for e in (argument.elts if isinstance(argument, ast.Tuple) else [argument])
+        ]
+        for element in elements:
+            if (one := sure.get(ast.unparse(element))) is not None:
+                yield replace(one, place=code.place(element))
 
 
 VIEWED = frozenset({"size", "shape"})
@@ -158,8 +183,23 @@ class _Code:
             return None
         return None if expression is None else cls(tuple(names), function, expression)
 
+    def place(self, expression: ast.expr) -> Place:
+        """Where an expression is, its lines counted from the function's first."""
+        first = self.function.__code__.co_firstlineno
+        line, column, end, end_column = place_of(expression)
+        return line - first, column, end - first, end_column
+
+    def calls(self) -> list[ast.Call]:
+        """All calls in the function."""
+        code = self.function.__code__
+        for node in ast.walk(source_of(code)):
+            decorated = [d.lineno for d in getattr(node, "decorator_list", [])]
+            if isinstance(node, ast.FunctionDef) and min(decorated, default=node.lineno) == code.co_firstlineno:
+                return [call for call in ast.walk(node) if isinstance(call, ast.Call)]
+        return []
+
     def expression(self, at: Op, argument: str, index: int | None) -> Expression | None:
-        """Where one of the op's numbers comes from: the expression's place in the function, its text, and its entry.
+        """Where one of the op's numbers comes from: an expression, and which entry of it where it is several sizes.
 
         None where it is written as a number, left to the op, or cannot be told.
         """
@@ -168,15 +208,12 @@ class _Code:
         )
         if found is None or isinstance(found[0], ast.Starred) or _is_number(found[0]):
             return None
-        first = self.function.__code__.co_firstlineno
-        line, column, end, end_column = place_of(found[0])
-        return (line - first, column, end - first, end_column), ast.unparse(found[0]), found[1]
+        return found
 
-    def _passed(self, at: Op, argument: str, index: int | None) -> tuple[ast.expr, int | None] | None:
+    def _passed(self, at: Op, argument: str, index: int | None) -> Expression | None:
         """An argument of a call; `view(b, n, c)`, `view((b, n, c))`, `view(shape)` and `view(*shape, c)` are alike."""
         assert isinstance(self.call, ast.Call), "asked of one"
-        name = self._name()
-        if name not in CALLED.get(at.name, (at.name,)):
+        if _called(self.call) not in CALLED.get(at.name, (at.name,)):
             return None
         keywords = {keyword.arg: keyword.value for keyword in self.call.keywords}
         given = next((keywords[key] for key in (argument, *KEYWORDS) if key in keywords), None)
@@ -193,11 +230,6 @@ class _Code:
             return several[0], index
         return _entry(several[: len(at.before[argument])], index, len(at.before[argument]))
 
-    def _name(self) -> str:
-        assert isinstance(self.call, ast.Call), "asked of one"
-        called = self.call.func
-        return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
-
     def _is_method(self) -> bool:
         """Whether the op is called as a method of a tensor, and not as a function of a module."""
         assert isinstance(self.call, ast.Call), "asked of one"
@@ -208,7 +240,7 @@ class _Code:
             owner = owner.value
         return not (isinstance(owner, ast.Name) and isinstance(self.function.__globals__.get(owner.id), ModuleType))
 
-    def _indexed(self, at: Op, argument: str) -> tuple[ast.expr, int | None] | None:
+    def _indexed(self, at: Op, argument: str) -> Expression | None:
         """A bound of `x[..., a:b]`, where nothing but slices is in the brackets."""
         assert isinstance(self.call, ast.Subscript), "asked of one"
         layout = at.layout("input")
@@ -226,6 +258,12 @@ class _Code:
         item = items[place]
         found = getattr(item, {"start": "lower", "end": "upper"}[argument], None)
         return None if found is None else (found, None)
+
+
+def _called(call: ast.Call) -> str:
+    """The last name of what is called."""
+    function = call.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def _outermost(codes: Sequence[CodeType]) -> list[CodeType]:
@@ -250,7 +288,7 @@ def _ending(code: CodeType, line: int | None, column: int | None) -> ast.Call | 
     return _endings(code).get((line, column)) if line is not None and column is not None else None
 
 
-def _entry(several: Sequence[ast.expr], index: int, length: int) -> tuple[ast.expr, int | None] | None:
+def _entry(several: Sequence[ast.expr], index: int, length: int) -> Expression | None:
     """The expression of one of `length` sizes, of which some may come unpacked."""
     stars = [place for place, one in enumerate(several) if isinstance(one, ast.Starred)]
     if not stars:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,13 @@ from surgery.analysis.couple import run
 from surgery.analysis.graph_modules import with_origins
 from surgery.calls import Call, short_name
 from surgery.coupling import Axis, Coupling, Ledger, LedgerError
+from surgery.cutting.kin import Kin
 from surgery.cutting.repair import shrunk
 from surgery.deciding.cuts import Cuts
 from surgery.deciding.rescaling import narrowed
 from surgery.errors import CaptureError
 from surgery.inputs import Inputs
-from surgery.layout import Bools, Ids, Layout, distinct, on_dim, survivors
+from surgery.layout import Bools, Ids, Layout, on_dim, survivors
 from surgery.registry import arguments, find_rule
 
 
@@ -143,7 +143,8 @@ def compare(program: Program, coupling: Coupling, alive: Bools, cuts: Cuts, afte
     if len(before_nodes) != len(after.calls):
         return _mismatch(program, before_nodes[-1], f"{len(before_nodes)} ops became {len(after.calls)}")
     names = [n.name for n in after.calls]
-    return _ids_differ(program, coupling, alive, after, dict(zip(names, before_nodes, strict=True)))
+    made = {fold.bias for fold in cuts.folds} - set(cuts.shapes)
+    return _ids_differ(program, coupling, alive, after, dict(zip(names, before_nodes, strict=True)), made)
 
 
 SLICE, ALIAS = torch.ops.aten.slice.Tensor, torch.ops.aten.alias.default
@@ -253,7 +254,7 @@ def _same(old: Any, new: Any) -> bool:
 
 
 def _ids_differ(
-    program: Program, coupling: Coupling, alive: Bools, after: Program, twin: dict[str, fx.Node]
+    program: Program, coupling: Coupling, alive: Bools, after: Program, twin: dict[str, fx.Node], made: set[str]
 ) -> Mismatch | None:
     alive_ids = alive[coupling.channel_of]
     ledger = _Inherited(coupling, alive_ids, twin)
@@ -262,6 +263,10 @@ def _ids_differ(
         blocks = []
         for dim, size in enumerate(shape):
             axis = coupling.axes.get((name, dim))
+            if name in made:  # a bias is as long as its weight has rows
+                weight = f"{name.rpartition('.')[0]}.weight".removeprefix(".")
+                axis = coupling.axes.get((weight, 0))
+                axis = axis if axis is not None and int(alive_ids[axis.ids].sum()) == size else None
             if axis is None or size == 1:
                 continue
             grouped = axis.ids.ndim == 2
@@ -280,7 +285,7 @@ def _ids_differ(
         at = done[-1] if done else next(iter(twin.values()))
         return _mismatch(program, at, str(error))
     channel = np.concatenate([coupling.channel_of, np.full(ledger.n_ids - coupling.channel_of.size, -1)])
-    kin = _Kin(coupling, channel)
+    kin = Kin(coupling, channel)
     for name, node in twin.items():
         if not node.all_input_nodes:  # a fresh tensor is as large as it is asked to be: see where it meets others
             continue
@@ -296,46 +301,7 @@ def _ids_differ(
     return None
 
 
-class _Kin:
-    """Which units may stand for each other: those of one channel, and a copy or a cell for what it is a copy of."""
-
-    def __init__(self, coupling: Coupling, channel: Ids) -> None:
-        self.channel, self.coupling = channel, coupling
-
-    def same(self, a: Ids, b: Ids) -> bool:
-        """Whether the units at all positions may stand for each other (broadcast)."""
-        left, right = np.broadcast_arrays(self.channel[a], self.channel[b])
-        apart = (left != right) & (left >= 0) & (right >= 0)
-        if not apart.any():
-            return True
-        n = self.coupling.n_channels
-        left, right = left[apart].astype(np.int64), right[apart].astype(np.int64)
-        return bool((self._paired(left * n + right) | self._paired(right * n + left)).all())
-
-    def _paired(self, keys: Ids) -> Bools:
-        """Which keys are among the pairs, which are in order: there are many, and this is asked at every op."""
-        if not self.pairs.size:
-            return np.zeros(keys.shape, bool)
-        at = np.minimum(np.searchsorted(self.pairs, keys), self.pairs.size - 1)
-        paired: Bools = self.pairs[at] == keys
-        return paired
-
-    @cached_property
-    def pairs(self) -> Ids:
-        """`child * n_channels + parent` of every cell and copy, and of everything in a row and the unit of the row."""
-        of, n = self.coupling.channel_of, self.coupling.n_channels
-        found = [of[made.copies].ravel() * n + of[made.originals].ravel() for made in self.coupling.copies]
-        for outer in self.coupling.outers:
-            found += [of[outer.cells].ravel() * n + of[side].ravel() for side in (outer.rows, outer.columns)]
-        for uniform in self.coupling.uniforms:
-            for lonely in (array for array in uniform.arrays if array.shape[1] == 1 and array.shape[0] > 1):
-                others = [np.broadcast_to(lonely, array.shape) for array in uniform.arrays]
-                pairs = zip(uniform.arrays, others, strict=True)
-                found += [of[array].ravel() * n + of[row].ravel() for array, row in pairs]
-        return distinct(np.concatenate([*found, np.empty(0, np.int64)]))
-
-
-def _layouts_differ(old: Any, new: Any, kin: _Kin, alive_ids: Bools) -> str | None:
+def _layouts_differ(old: Any, new: Any, kin: Kin, alive_ids: Bools) -> str | None:
     olds, news = (x if isinstance(x, tuple) else (x,) for x in (old, new))
     for before, after in zip(olds, news, strict=False):
         if not isinstance(before, Layout) or not isinstance(after, Layout):

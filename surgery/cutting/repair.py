@@ -179,7 +179,7 @@ def _bare_norms(model: nn.Module, program: Program, coupling: Coupling, alive_id
 
 
 ELSEWHERE = re.compile(
-    "rep|group|ratio|times|idx|index|_id$|depth|stage|stride|pad|dilat|kernel|window|seq|len|patch|grid"
+    "rep|group|ratio|times|idx|index|_id$|depth|stage|stride|pad|dilat|kernel|window|shift|seq|len|patch|grid"
 )
 """Names of numbers that count no channels, though they may equal their number."""
 
