@@ -14,8 +14,9 @@ DIM, HEADS, WIDTH = 12, 4, 6
 class EinsumAttention(nn.Module):
     """Weights `[dim, heads, width]`, contracted by einsum (XLNet); positions by a weight of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shifted: bool = False) -> None:
         super().__init__()
+        self.shift = nn.Parameter(torch.empty(HEADS, WIDTH)) if shifted else None
         self.norm = nn.LayerNorm(DIM)
         for name in ("q", "k", "v", "o", "r"):
             setattr(self, name, nn.Parameter(torch.empty(DIM, HEADS, WIDTH)))
@@ -27,6 +28,7 @@ class EinsumAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
         q, k, v = (torch.einsum("bih,hnd->bind", h, w) for w in (self.q, self.k, self.v))
+        v = v if self.shift is None else v + self.shift
         r = torch.einsum("jh,hnd->jnd", self.at, self.r)
         scores = torch.einsum("bind,bjnd->bnij", q + self.content, k)
         scores = scores + torch.einsum("bind,jnd->bnij", q + self.place, r)

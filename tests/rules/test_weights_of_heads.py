@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import surgery
@@ -17,8 +18,11 @@ def left(plan: surgery.Plan, *axes: tuple[str, int]) -> list[int]:
     return [len(plan.axis(name, dim).keep) for name, dim in axes]
 
 
-def test_weights_of_three_dims_lose_heads_and_width() -> None:
-    plan, slim = chosen(lively(nets.EinsumAttention()), X, shapes=SHAPES)
+@pytest.mark.parametrize("shifted", [False, True])
+def test_weights_of_three_dims_lose_heads_and_width(shifted: bool) -> None:
+    """Where values are shifted by a constant, which no bias could take up, they are zeroed where they are read."""
+    plan, slim = chosen(lively(nets.EinsumAttention(shifted=shifted)), X, shapes=SHAPES)
+    assert ("o", 2) in {(zeros.name, zeros.dim) for zeros in plan.zeros} or not shifted
     assert left(plan, ("q", 1), ("k", 1), ("v", 1), ("o", 1), ("r", 1), ("content", 0)) == [2] * 6
     assert left(plan, ("q", 2), ("k", 2), ("v", 2), ("o", 2), ("r", 2), ("content", 1)) == [3] * 6
     assert slim.q.shape == (12, 2, 3)
