@@ -140,7 +140,8 @@ def _in_matrices(coupling: Coupling) -> Ids:
     """The channels on tensors that have others along another dim: of gains and tables of angles little is left over."""
     tracked = Counter(name for name, _ in coupling.axes)
     ids = [axis.ids.ravel() for (name, _), axis in coupling.axes.items() if tracked[name] > 1]
-    return coupling.channel_of[np.concatenate([*ids, np.empty(0, np.int64)])]
+    channels: Ids = coupling.channel_of[np.concatenate([*ids, np.empty(0, np.int64)])]
+    return channels
 
 
 def _met_by_all(columns: Ids, rows: Ids) -> Ids:
@@ -148,7 +149,8 @@ def _met_by_all(columns: Ids, rows: Ids) -> Ids:
     pairs = distinct(columns * (rows.max(initial=0) + 1) + rows)
     met, count = np.unique(pairs // (rows.max(initial=0) + 1), return_counts=True)
     here = distinct(rows).size
-    return met[(count == here) & (here > 1)]
+    by_all: Ids = met[(count == here) & (here > 1)]
+    return by_all
 
 
 def _pick_whole(coupling: Coupling, atom: Ids, arrays: Sequence[Ids]) -> None:
