@@ -82,6 +82,10 @@ class Call:
             self.ledger.ties.append((left, right))
         self.tied.append((left, right))
 
+    def apart(self, a: Ids, b: Ids) -> bool:
+        """Whether some of these units, position by position, are known to be of different channels: none at first."""
+        return False
+
     def pin(self, ids: Ids, reason: str) -> None:
         """These units must stay."""
         if ids.size:

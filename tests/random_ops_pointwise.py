@@ -113,6 +113,9 @@ SAME: dict[str, Function] = {
 }
 
 FRESH: dict[str, Function] = {
+    "aten.zeros.default": lambda x, y, d: x + torch.zeros(x.shape),
+    "aten.ones.default": lambda x, y, d: x * torch.ones(x.shape[1:]),
+    "aten.full.default": lambda x, y, d: x - torch.full(x.shape, 0.5),
     "aten.zeros_like.default": lambda x, y, d: x + torch.zeros_like(x),
     "aten.ones_like.default": lambda x, y, d: x + torch.ones_like(x),
     "aten.full_like.default": lambda x, y, d: torch.cat((x, torch.full_like(y, 0.3)), 1),

@@ -78,3 +78,18 @@ def test_carriers_count_as_staying_when_widths_are_rounded() -> None:
 def test_bad_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         surgery.choose(mlp(), X, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("first", "x"), [(nn.Linear(1, 8), torch.randn(4, 1)), (nn.Conv2d(1, 8, 3), torch.randn(2, 1, 5, 5))]
+)
+def test_a_layer_that_reads_a_single_channel_is_scored_and_masked(first: nn.Module, x: torch.Tensor) -> None:
+    last = nn.Linear(8, 2) if isinstance(first, nn.Linear) else nn.Conv2d(8, 2, 1)
+    model = nn.Sequential(first, nn.ReLU(), last)
+    plan = surgery.choose(model, x)
+    norms = first.weight.flatten(1).norm(dim=1)
+    assert set(plan.axis("0.weight").keep) == set(norms.topk(4).indices.tolist())
+    masked = plan.mask(model)
+    gone = sorted(set(range(8)) - set(plan.axis("0.weight").keep))
+    assert not masked[0].weight[gone].any()
+    assert masked[2].weight.all()

@@ -56,6 +56,7 @@ class _Inherited(Ledger):
 
     def __init__(self, coupling: Coupling, alive: Bools, twin: dict[str, fx.Node]) -> None:
         super().__init__(n_ids=coupling.channel_of.size)
+        self.channel_of = coupling.channel_of
         self.twin = twin
         self.coming: dict[tuple[str, str], list[Ids]] = {}
         for node, kind, ids in coupling.anonymous:
@@ -88,6 +89,12 @@ class _Rechecked(Call):
     def fresh(self, size: int, kind: str = "channels") -> Ids:
         """The units that the same op made in the first run."""
         return self.ledger.inherited(self.node, kind, size)
+
+    def apart(self, a: Ids, b: Ids) -> bool:
+        """Whether the plan has some of these units in different channels."""
+        of = self.ledger.channel_of
+        known = (a < of.size) & (b < of.size)
+        return bool((of[a[known]] != of[b[known]]).any())
 
     def tie(self, a: Ids, b: Ids) -> None:
         """Units that meet. Those on the two sides of a convolution that the cut made depthwise do not."""

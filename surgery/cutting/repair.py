@@ -203,8 +203,8 @@ def _copies(model: nn.Module, program: Program, coupling: Coupling, alive_ids: B
         if left is None or left.size == 0 or left.shape[made.dim] == old:
             continue
         for path in program.modules_of(made.node)[-2:]:
-            holding = [name for name, value in vars(model.get_submodule(path)).items() if value is old or value == old]
-            holding = [name for name in holding if not isinstance(vars(model.get_submodule(path))[name], bool)]
+            numbers = vars(model.get_submodule(path)).items()
+            holding = [name for name, value in numbers if type(value) is type(old) and value == old]
             named = [name for name in holding if SHARING.search(name)]
             for name in named or (holding if len(holding) == 1 else []):
                 yield Edit(path, name, old, left.shape[made.dim])

@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from surgery.analysis.capture import Program, order_of
 from surgery.analysis.graph_modules import GraphModel, corresponding
+from surgery.calls import short_name
 from surgery.coupling import Coupling
 from surgery.cutting.sizes import Op
 from surgery.deciding.cuts import Edit
@@ -55,21 +56,29 @@ def literal_edits(model: GraphModel, program: Program, coupling: Coupling, alive
 def _stretches(
     program: Program, coupling: Coupling, alive_ids: Bools, written: dict[fx.Node, fx.Node]
 ) -> Iterator[Edit]:
-    """How often one position is laid out for heads of which some go: the size that `expand` was given for it."""
+    """How often one position is laid out for heads of which some go: the size that was asked for."""
     for made in coupling.copies:
         node, dim, left = program.by_name[made.node], made.dim, survivors(made.copies, alive_ids)
-        while node.name in program.by_name and "expand" not in str(node.target):
+        while node.name in program.by_name and not _lays_out(node):
             order = order_of(node) if node.op == "call_function" else None
             if order is None or not isinstance(node.args[0], fx.Node):
                 break
             node, dim = node.args[0], order[dim]
-        sizes = node.args[1] if "expand" in str(node.target) and node in written else None
+        sizes = arguments(node.target, node.args, node.kwargs)["size"] if _lays_out(node) and node in written else None
         if left is None or not isinstance(sizes, list | tuple) or len(sizes) != node.meta["val"].dim():
             continue
         old, new = made.copies.shape[made.dim], left.shape[made.dim]
         given = arguments(written[node].target, written[node].args, written[node].kwargs)["size"][dim]
         if old != new and given == old:
             yield Edit("", f"{written[node].name}.size", old, new, dim)
+
+
+def _lays_out(node: fx.Node) -> bool:
+    """Whether an op hands one position (or one number) out as often as it is asked to."""
+    return node.op == "call_function" and short_name(node.target) in LAYING_OUT
+
+
+LAYING_OUT = ("expand", "zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
 
 
 def set_literal_(model: nn.Module, edit: Edit) -> None:

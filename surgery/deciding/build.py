@@ -119,16 +119,21 @@ def sides_of(program: Program, coupling: Coupling) -> tuple[list[tuple[str, int]
     producers: dict[tuple[str, int], None] = {}
     consumers: dict[tuple[str, int], None] = {}
     for node, dim in coupling.producers:
-        if node in program.parameters:
-            producers[program.parameters[node], dim] = None
+        source = program.source(node)
+        if source is not None:
+            name, dims = source
+            producers[name, dims[dim]] = None
     for use in coupling.uses:
-        source = program.source(use.weight) if use.weight is not None else None
+        weight = use.weight or (use.partner[0] if use.partner is not None else None)
+        source = program.source(weight) if weight is not None else None
         if source is None:
             continue
         name, dims = source
-        rows, columns = (dims[d] for d in use.weight_dims)
-        producers[name, rows] = None
-        consumers[name, columns] = None
+        if use.weight is not None:
+            producers[name, dims[use.weight_dims[0]]] = None
+            consumers[name, dims[use.weight_dims[1]]] = None
+        elif use.partner is not None and len(use.partner[1]) == 1:  # a weight of another rank
+            consumers[name, dims[use.partner[1][0]]] = None
     return list(producers), list(consumers)
 
 

@@ -105,7 +105,7 @@ def _heads(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Ids:
     edges += [(rows, cells) for rows, _, cells in grids]
     head = _joined(coupling, edges)
     stuck, narrow, weighty = np.zeros((3, coupling.n_channels), bool)
-    stuck[head[coupling.pin_of >= 0]] = True
+    stuck[_stuck(coupling, tables, head)] = True
     weighty[_handed_out(coupling)] = True
     for rows in rows_of:
         narrow[head[rows]] |= stuck[head[rows]].all()
@@ -115,6 +115,18 @@ def _heads(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Ids:
     apart = narrow[head]
     edges = [(left[~apart[left]], right[~apart[left]]) for left, right in edges]
     return _joined(coupling, edges + [(columns, cells) for _, columns, cells in grids if apart[cells].all()])
+
+
+def _stuck(coupling: Coupling, tables: Sequence[Sequence[Ids]], head: Ids) -> Ids:
+    """Heads that cannot go: those with a pinned channel, or with all that a row has that stays (a conv group)."""
+    pinned = coupling.pin_of >= 0
+    found = [head[pinned]]
+    for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
+        stays = np.any([pinned[channels].any(1) for channels in arrays], axis=0) | uniform.rows_stay
+        for channels in (array for array in arrays if stays.any() and array.size):
+            whole = stays & (head[channels] == head[channels[:, :1]]).all(1)
+            found.append(head[channels[whole, 0]])
+    return np.concatenate(found)
 
 
 def _joined(coupling: Coupling, edges: Sequence[tuple[Ids, Ids]]) -> Ids:

@@ -65,10 +65,13 @@ def _rows(
         if reading.rows is not None and reading.pattern is not None and reading.use.weight is not None:
             name = (program.source(reading.use.weight) or (reading.use.weight,))[0]
             found[name] = (reading.rows.ravel(), ~reading.pattern.rows.ravel())
+    contracted = set(found)
     for name, dim in producers:
         axis = coupling.axes.get((name, dim))
-        if name not in found and axis is not None and axis.ids.ndim == 1:  # a table: nothing is contracted with it
-            found[name] = (coupling.channel_of[axis.ids], empty(program.tensors[name], dim).numpy())
+        if axis is None or axis.ids.ndim > 1 or name in contracted:
+            continue
+        key = f"{name}:{dim}" if name in found else name  # a weight may hand channels out along several dims
+        found[key] = (coupling.channel_of[axis.ids], empty(program.tensors[name], dim).numpy())
     return found
 
 

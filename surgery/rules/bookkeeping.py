@@ -78,10 +78,21 @@ def _filling(target: Any) -> str:
 def new(call: Call, input: Value, **_: Any) -> Layout:
     """A fresh tensor of the dtype of another, of a size that the code knows."""
     call.accounted += input.layout.blocks
-    return Layout(call.shape)
+    return _even(call)
 
 
 @new.known
 def _known_new(call: KnownCall, input: Known, **settings: Any) -> Known:
     filled: Known = _known_like(call, input, **settings)
     return filled
+
+
+@rule("aten.zeros.default", "aten.ones.default", "aten.full.default", sizes=("size",))
+def filled(call: Call, **_: Any) -> Layout:
+    """One number, as often as the code asks for."""
+    return _even(call)
+
+
+def _even(call: Call) -> Layout:
+    """The same number everywhere: laid out for whatever it meets, as often as of that are left."""
+    return Layout(call.shape, (), tuple(dim for dim, size in enumerate(call.shape) if size > 1))

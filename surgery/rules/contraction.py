@@ -25,6 +25,7 @@ from surgery.coupling import Orientation
 from surgery.known import Known
 from surgery.layout import Ids, Layout, covered
 from surgery.rules.copies import laid_out
+from surgery.rules.grids import gridded
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Side:
             if order != sorted(order):
                 layout = call.hold(layout, dims[1:], f"{call.name} takes its dims in another order")
         sizes = {
-            c: 1 if d in layout.stretched else s for d, (c, s) in enumerate(zip(labels, layout.shape, strict=True))
+            c: 1 if d in layout.stretched and c in equation.output else s
+            for d, (c, s) in enumerate(zip(labels, layout.shape, strict=True))
         }
         shape = tuple(sizes.get(c, 1) for c in equation.every)
         blocks = tuple(equation.lifted(block, labels) for block in layout.blocks)
@@ -123,13 +125,18 @@ def contract(call: Call, equation: Equation, left: Side, right: Side, *, weights
     With `weights` a side may be a weight, whose zeros are looked up.
     """
     sides = (left, right)
+    if weights:
+        _hand_out(call, equation, sides)
+    for one, other in (sides, sides[::-1]):
+        one.layout = gridded(call, one.layout, other.layout)
     for side in sides:
         side.hold(equation.summed, f"{call.name} adds it up")
         for block in side.layout.blocks:
             dims = covered(block)
             free = [d for d in dims if d not in equation.contracted and _only_in(equation, side, d)]
             if free and any(d in equation.contracted for d in dims):
-                side.hold(dims, f"{call.name}: what is contracted is entangled with what is not")
+                entangled = [d for d in dims if d in equation.contracted]
+                side.hold(entangled, f"{call.name}: what is contracted is entangled with what is not")
     for dim in equation.contracted:
         _contract_one(call, equation, left, right, dim, weights)
     for dim in range(len(equation.output)):
@@ -142,6 +149,17 @@ def contract(call: Call, equation: Equation, left: Side, right: Side, *, weights
     n = len(equation.output)
     blocks = _side_by_side(call, equation, left, right)
     return Layout(shape[:n], tuple(b.reshape(b.shape[:n]) for b in blocks))
+
+
+def _hand_out(call: Call, equation: Equation, sides: Sequence[Side]) -> None:
+    """What a weight has at a position of a label that goes on makes all that comes of that position."""
+    for side in sides:
+        if side.value is None or not side.value.settled:
+            continue
+        for dim, label in enumerate(side.labels):
+            block = side.value.layout.block_of(dim)
+            if label in equation.output and block is not None and covered(block) == (dim,):
+                call.produce(side.value, dim)
 
 
 def _note_copies(call: Call, equation: Equation, stretched: Side, other: Side) -> None:

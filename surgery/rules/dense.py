@@ -11,6 +11,7 @@ from surgery.layout import Ids, Layout
 from surgery.registry import rule
 from surgery.rules.contraction import Equation, known_product
 from surgery.rules.convolution import contracted
+from surgery.rules.copies import laid_out
 from surgery.rules.pointwise import merge
 from surgery.rules.products import matmul_equation, product
 
@@ -24,7 +25,10 @@ def _contract(call: Call, input: Value, weight: Value, bias: Value | None, orien
         w = call.hold(w, [0, 1], "the weight's rows and columns are entangled")
     first, second = (None if (b := w.block_of(d)) is None else b.ravel() for d in (0, 1))
     outputs, inputs = (first, second) if orientation == "out_in" else (second, first)
-    _tie_sides(call, ids, inputs, "the weight's inputs are fixed")
+    if ids is None and last in layout.stretched:
+        laid_out(call, input, last, w, 1 if orientation == "out_in" else 0)
+    else:
+        _tie_sides(call, ids, inputs, "the weight's inputs are fixed")
     channels = ids if ids is not None else inputs
     if channels is not None:
         call.use(
@@ -36,6 +40,8 @@ def _contract(call: Call, input: Value, weight: Value, bias: Value | None, orien
             orientation=orientation,
             bias=bias if bias is not None and bias.shape == call.shape[-1:] else None,
         )
+    elif outputs is not None:
+        call.produce(weight, 0 if orientation == "out_in" else 1)  # of what nobody can take away, such as one number
     outer = tuple(b for b in layout.blocks if b.shape[last] == 1)
     product = Layout(call.shape, (*outer, *call.placed(outputs, len(call.shape), len(call.shape) - 1)))
     return product if bias is None else merge(call, [product, bias.layout], call.shape)

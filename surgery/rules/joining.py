@@ -25,12 +25,13 @@ def cat(call: Call, tensors: list[Value], dim: int = 0) -> Layout:
     tensors = [v for v in tensors if v.shape != (0,)]
     dim %= len(call.shape)
     layouts = [v.layout for v in tensors]
-    if all(layout.block_of(dim) is None for layout in layouts):
+    single = _single_rows(call, layouts, dim)
+    if single is None and all(layout.block_of(dim) is None for layout in layouts):
         return merge_others(call, layouts, dim)
     rank = len(call.shape)
     layouts = [layout for layout in layouts if layout.shape[dim] > 0]
     beside = {d for layout in layouts if (b := layout.block_of(dim)) is not None for d in covered(b)} - {dim}
-    rows = [_rows_beside(layout, dim, beside) for layout in layouts]
+    rows: Sequence[Ids | None] = single or [_rows_beside(layout, dim, beside) for layout in layouts]
     pieces = [_piece(call, x, dim) if row is None else row for x, row in zip(layouts, rows, strict=True)]
     # joint blocks that reach over other dims as well are stretched to one common extent
     extent = [max(piece.shape[d] for piece in pieces) for d in range(rank)]
@@ -44,6 +45,14 @@ def cat(call: Call, tensors: list[Value], dim: int = 0) -> Layout:
     joined = _bare((np.concatenate(stretched, dim),), rank)
     others = _bare(merge_others(call, rest, dim).blocks, rank)
     return merge(call, [joined, others], call.shape)
+
+
+def _single_rows(call: Call, layouts: Sequence[Layout], dim: int) -> list[Ids] | None:
+    """Where every tensor is one position along `dim` after a cut (the last head of each), their units."""
+    blocks = [layout.blocks[0] for layout in layouts if layout.shape[dim] == len(layout.blocks) == 1]
+    if len(blocks) < len(layouts) or len({block.shape for block in blocks}) > 1:
+        return None
+    return blocks if any(call.apart(block, blocks[0]) for block in blocks) else None
 
 
 def _rows_beside(layout: Layout, dim: int, beside: set[int]) -> Ids | None:

@@ -12,6 +12,8 @@ from surgery.calls import Call, KnownCall, Value
 from surgery.known import Known
 from surgery.layout import Ids, Layout, Shape, covered
 from surgery.registry import POINTWISE, Rule, rule
+from surgery.rules.copies import laid_out
+from surgery.rules.grids import gridded
 
 
 def merge(call: Call, operands: Sequence[Layout], shape: Shape) -> Layout:
@@ -29,6 +31,9 @@ def merge(call: Call, operands: Sequence[Layout], shape: Shape) -> Layout:
         if any(tracked) and any(fixed):
             reason = f"{call.name} meets an operand whose dim {dim} cannot shrink"
             lifted = [call.hold(layout, [dim], reason) for layout in lifted]
+    for one in range(len(lifted)):
+        for other in range(len(lifted)):
+            lifted[one] = gridded(call, lifted[one], lifted[other])
     merged: list[Ids] = []
     for layout in lifted:
         for block in layout.blocks:
@@ -79,9 +84,26 @@ def _operands(arguments: dict[str, Any]) -> list[Value]:
     return found
 
 
+def _loose(call: Call, value: Value, others: Sequence[Value]) -> Layout:
+    """An operand as it was before `expand` laid it out for the units of another: for as many as are left."""
+    shape = list(value.shape)
+    for dim in value.layout.stretched:
+        place = dim - value.layout.rank
+        for other in (one for one in others if one.layout.rank >= -place):
+            block = other.layout.block_of(other.layout.rank + place)
+            if block is not None and len(covered(block)) == 1 and value.layout.block_of(dim) is None:
+                laid_out(call, value, dim, other.layout, other.layout.rank + place)
+                shape[dim] = 1
+    return Layout(tuple(shape), value.layout.blocks)
+
+
 def _pointwise(call: Call, **arguments: Any) -> Any:
     """Any number of operands of any broadcastable shapes; every output (`frexp` has two) is as large."""
-    merged = merge(call, [value.layout for value in _operands(arguments)], call.shape)
+    values = _operands(arguments)
+    if len(values) > 1 and any(value.layout.stretched for value in values):
+        merged = merge(call, [_loose(call, value, values) for value in values], call.shape)
+    else:
+        merged = merge(call, [value.layout for value in values], call.shape)
     return merged if len(call.shapes) == 1 else (merged,) * len(call.shapes)
 
 

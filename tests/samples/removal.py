@@ -144,9 +144,11 @@ class Run:
         new = self._shapes(node)
         if key == "repeats" and isinstance(bound[key], int):
             return self._copies(node, bound[key])
+        (layout, *_) = self._layouts(node)
         if key in ("size", "shape") and "expand" in str(node.target):
-            (layout,) = self._layouts(node)
             return [self._copies(node, s) if d in layout.stretched else s for d, s in enumerate(new[0])]
+        if key == "size" and layout.stretched:
+            return [self._copies(node, s, d) if d in layout.stretched else s for d, s in enumerate(new[0])]
         if key == "groups":
             uses = [u for u in self.coupling.uses if u.node == node.name]
             sides = [ids for u in uses for ids in (u.ids, u.rows) if ids is not None]
@@ -170,13 +172,13 @@ class Run:
             return self._pad(node, bound)
         return bound[key]
 
-    def _copies(self, node: fx.Node, times: int) -> int:
+    def _copies(self, node: fx.Node, times: int, dim: int | None = None) -> int:
         """How many copies of each unit an op makes, as it is found here or where they come to lie side by side."""
         following = [node]
         for one in following:  # grows
             following += one.users
         for made in self.coupling.copies:
-            if made.node in {one.name for one in following}:
+            if made.node in {one.name for one in following} and dim in (None, made.dim):
                 left = survivors(made.copies, self.alive)
                 assert left is not None, "what is left is no rectangle"
                 return left.shape[made.dim]
