@@ -134,7 +134,10 @@ def _with_copies(coupling: Coupling, atom: Ids) -> Bools:
 
 
 def _rows_of(channels: Ids, salts: Ids) -> tuple[Ids, Ids]:
-    """`(channels that lie in one row only, a mark of that row)`."""
+    """`(channels that lie in one row only, a mark of that row)`; rows that are alike (of a batch) are one."""
+    if channels.size > np.unique(channels).size:
+        channels, first = np.unique(channels, axis=0, return_index=True)
+        salts = salts[first]
     rows = np.broadcast_to(np.arange(channels.shape[0])[:, None], channels.shape)
     pairs = np.unique(np.stack([channels.ravel(), rows.ravel()]), axis=1)
     inside, first, count = np.unique(pairs[0], return_index=True, return_counts=True)
