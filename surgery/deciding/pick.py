@@ -66,10 +66,11 @@ def _atoms(coupling: Coupling) -> tuple[Ids, Ids, Bools]:
     tables = [[coupling.channel_of[array] for array in uniform.arrays] for uniform in coupling.uniforms]
     atom = _heads(coupling, tables)
     for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
-        if arrays[0].shape[0] == 1 or all((atom[rows] == atom[rows[:, :1]]).all() for rows in arrays):
+        parted = np.any([(atom[rows] != atom[rows[:, :1]]).any(1) for rows in arrays], axis=0)
+        if arrays[0].shape[0] == 1 or not parted.any():
             continue  # one row; or rows that are picked whole already
         salts: Ids = generator.integers(1, 2**61, size=(arrays[0].shape[0],), dtype=np.int64)
-        marks = [_rows_of(channels, salts) for channels in arrays if channels.shape[1] > 1]
+        marks = [_rows_of(channels[parted], salts[parted]) for channels in arrays if channels.shape[1] > 1]
         if not uniform.rows_stay and marks and _crosses(coupling, label, marks):
             _pick_whole(coupling, atom, arrays)
             continue
