@@ -56,33 +56,38 @@ def _site(model: nn.Module, program: Program, node: fx.Node) -> NormSite | None:
 def _divided_by(model: nn.Module, program: Program, mean: fx.Node) -> NormSite | None:
     """`a / (g.mean(dim, keepdim=True) + eps)`, times anything, times a weight: what is divided may be anything, too."""
     bound = arguments(mean.target, mean.args, mean.kwargs)
-    added = _only_user(mean)
+    _, added = _reader(mean)
     if not bound["keepdim"] or len(bound["dim"] or []) != 1 or added is None or added.target is not A.add.Tensor:
         return None
     eps = next((a for a in added.args if isinstance(a, float)), None)
-    quotient = _only_user(added)
-    if eps is None or quotient is None or quotient.target is not A.div.Tensor or quotient.args[0] is added:
+    divisor, quotient = _reader(added)
+    if eps is None or quotient is None or quotient.target is not A.div.Tensor or quotient.args[0] is divisor:
         return None
-    node, product = quotient, _only_user(quotient)
-    while product is not None and (product.target in CASTS or product.target in (A.mul.Tensor, A.addcmul.default)):
-        factors = _factors(node, product)
-        if factors is None:
-            return None
+    node, product = _reader(quotient)
+    while product is not None and (factors := _factors(node, product)) is not None:
         for factor in factors:
             laid = _laid_out(factor)
             if laid.name in program.parameters and len(laid.users) == 1:
                 site = _with_eps(model, program, mean.name, laid.name, 0, added.name, "other", eps, eps)
                 return replace(site, power=1.0) if site is not None else None
-        node, product = product, _only_user(product)
+        node, product = _reader(product)
     return None
+
+
+def _reader(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
+    """`(a node after casts, the one op that reads it)`."""
+    user = _only_user(node)
+    while user is not None and user.target in CASTS and user.args[0] is node:
+        node, user = user, _only_user(user)
+    return node, user
 
 
 def _factors(node: fx.Node, product: fx.Node) -> list[fx.Node] | None:
     """What a node is multiplied by in an op; None where it is no plain factor there."""
-    if product.target in CASTS:
-        return []
     terms = product.args[1:] if product.target is A.addcmul.default else product.args
-    if [term is node for term in product.args].count(True) != 1 or not any(term is node for term in terms):
+    if product.target not in (A.mul.Tensor, A.addcmul.default) or not any(term is node for term in terms):
+        return None
+    if sum(term is node for term in product.args) != 1:
         return None
     return [term for term in terms if isinstance(term, fx.Node) and term is not node]
 
