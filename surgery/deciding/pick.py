@@ -85,7 +85,7 @@ def _atoms(coupling: Coupling) -> tuple[Ids, Ids, Bools]:
 def _heads(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Ids:
     """One atom for each row that one channel stands for in some array, and for each row of a grid, `[n_channels]`.
 
-    Rows that are pinned may become narrower: they are left apart.
+    Rows that are pinned may become narrower: they are left apart, and so are those that would all go together.
     """
     edges: list[tuple[Ids, Ids]] = []
     for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
@@ -93,16 +93,27 @@ def _heads(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Ids:
         if uniform.rows_stay or not lonely or len(lonely) == len(arrays):
             continue
         if not any((coupling.pin_of[rows] >= 0).all() for rows in lonely):
-            edges += [(np.broadcast_to(lonely[0], rows.shape).ravel(), rows.ravel()) for rows in arrays]
+            parts = [(np.broadcast_to(lonely[0], rows.shape).ravel(), rows.ravel()) for rows in arrays]
+            edges.append((np.concatenate([left for left, _ in parts]), np.concatenate([right for _, right in parts])))
     for outer in coupling.outers:
         rows, cells = (coupling.channel_of[ids].ravel() for ids in (outer.rows, outer.cells))
         if coupling.following[rows].all() and not (coupling.pin_of[rows] >= 0).all():
             edges.append((rows, cells))
+    while True:
+        atom = _joined(coupling.n_channels, edges)
+        apart = [edge for edge in edges if (edge[0] == edge[0][0]).all() or (atom[edge[0]] != atom[edge[0][0]]).any()]
+        if len(apart) == len(edges):
+            return atom
+        edges = apart
+
+
+def _joined(n_channels: int, edges: Sequence[tuple[Ids, Ids]]) -> Ids:
+    """The first channel of each connected part, `[n_channels]`."""
     left, right = (np.concatenate([edge[side] for edge in edges] or [np.empty(0, np.int64)]) for side in (0, 1))
-    shape = (coupling.n_channels, coupling.n_channels)
+    shape = (n_channels, n_channels)
     count, part = connected_components(coo_array((np.ones(left.size, np.int8), (left, right)), shape), directed=False)
-    first = np.full(count, coupling.n_channels, np.int64)
-    np.minimum.at(first, part, np.arange(coupling.n_channels))
+    first = np.full(count, n_channels, np.int64)
+    np.minimum.at(first, part, np.arange(n_channels))
     atom: Ids = first[part]
     return atom
 

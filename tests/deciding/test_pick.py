@@ -89,3 +89,54 @@ def test_half_of_a_single_head_goes() -> None:
     result = shrunk(plan.mask(net), X, shapes=LONGER)
     assert [plan.axis(f"{name}.weight").removed for name in "qkv"] == [6, 6, 6]
     assert parameters(result.model) == 3 * 13 * 6 + 7 * 12
+
+
+class Apart(nn.Module):
+    """Weights `[hidden, heads, width]`, as XLNet has them: heads and width are dims of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Parameter(torch.zeros(12, HEADS, 4)) for _ in range(4))
+        self.near = nn.Parameter(torch.zeros(HEADS, 4))
+        self.out = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(1, 2)
+        q, k, v = (torch.einsum("bth,hnd->btnd", x, weight) for weight in (self.q, self.k, self.v))
+        weights = torch.einsum("bind,bjnd->bnij", q + self.near, k).softmax(-1)
+        mixed = torch.einsum("bnij,bjnd->bind", weights, v)
+        return self.out(x + torch.einsum("bind,hnd->bih", mixed, self.o))
+
+
+def test_weights_of_three_dims_are_masked_on_each() -> None:
+    net = lively(Apart())
+    plan = surgery.choose(net, X)
+    slim = shrunk(plan.mask(net), X, shapes=LONGER).model
+    assert {name: tuple(p.shape) for name, p in slim.named_parameters() if p.dim() == 3} == dict.fromkeys(
+        "qkvo", (12, 2, 2)
+    )
+    assert slim.near.shape == (2, 2)
+
+
+class FixedGroups(nn.Module):
+    """Two value heads for four heads of attention weights that do not come from any layer: heads cannot go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v, self.out = nn.Linear(12, 12), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(1, 2)
+        b, t, _ = x.shape
+        slopes = torch.tensor([0.5, 1.0, 2.0, 4.0]).to(x.dtype)
+        weights = ((x @ x.transpose(1, 2))[:, None] * slopes[:, None, None]).softmax(-1)
+        v = self.v(x).view(b, t, 2, -1).transpose(1, 2)
+        v = v[:, :, None].expand(-1, -1, 2, -1, -1).reshape(b, 4, t, -1)
+        return self.out((weights @ v).transpose(1, 2).reshape(b, t, -1))
+
+
+def test_heads_that_would_all_go_together_lose_half_of_their_width() -> None:
+    net = lively(FixedGroups())
+    plan = surgery.choose(net, X)
+    slim = shrunk(plan.mask(net), X, shapes=LONGER).model
+    assert (slim.v.out_features, slim.out.in_features) == (6, 12)
