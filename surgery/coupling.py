@@ -153,7 +153,7 @@ class NormSite:
         module: Path of the module that holds eps.
         attribute: Its attribute.
         value: The eps that is added.
-        power: What n′ left of n channels ask of the gain: `(n / n′) ** power`; a half where the root of the mean counts.
+        power: With n′ of n channels left the gain is to be `(n / n′) ** power` of itself: a half for root mean squares.
     """
 
     node: str

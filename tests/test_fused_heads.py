@@ -1,4 +1,4 @@
-"""Falcon's fused queries, keys and values: the code takes keys and values by a list of numbers, from the end of the heads.
+"""Falcon's fused queries, keys and values: the code takes keys and values by numbers, from the end of the heads.
 
 12 channels, heads of 5: a group is so many query heads, a key head and a value head, one after the other.
 """

@@ -153,7 +153,7 @@ def zeros_of(program: Program, coupling: Coupling, rows: Bools, columns: Bools) 
 
 
 def addends(program: Program, coupling: Coupling) -> list[tuple[str, int]]:
-    """The dims of tensors that are added to something, moved about or side by side as they may be: biases, positions."""
+    """The dims of tensors that are added to something, moved about or laid side by side before: biases, positions."""
     biases = {use.bias for use in coupling.uses}
     found: dict[tuple[str, int], None] = {}
     for place, name in program.parameters.items():

@@ -70,8 +70,8 @@ def index(call: Call, input: Value, indices: list[Value | None]) -> Layout:
 
 def _taken(call: Call, input: Value, indices: Sequence[Value | None]) -> Layout | None:
     """Rows of a joint block by numbers in the code, all counted from one end: those up to the last one stay."""
-    placed = [(dim, index.numbers) for dim, index in enumerate(indices) if index is not None]
-    if len(placed) != 1 or not placed[0][1] or len({number < 0 for number in placed[0][1]}) != 1:
+    placed = [(dim, index.numbers or ()) for dim, index in enumerate(indices) if index is not None]
+    if len(placed) != 1 or len({number < 0 for number in placed[0][1]}) != 1:
         return None
     ((dim, numbers),) = placed
     block = input.layout.block_of(dim)
@@ -87,7 +87,8 @@ def _taken(call: Call, input: Value, indices: Sequence[Value | None]) -> Layout 
     else:
         call.uniform(np.stack([row.ravel() for row in counted]), rows_stay=True)
     call.accounted.append(block)
-    kept = moved(call, input.layout, call.shape, lambda a: a if a.shape[dim] == 1 else a[(slice(None),) * dim + (positions,)])
+    chosen = torch.tensor(positions)
+    kept = moved(call, input.layout, call.shape, lambda a: a if a.shape[dim] == 1 else a.index_select(dim, chosen))
     return Layout(call.shape, without_lone(call, kept.blocks))
 
 

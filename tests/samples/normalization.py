@@ -245,9 +245,7 @@ RESPONSES = (
     ),
     Sample(
         "global response norm, added and multiplied in one",
-        lambda x, w, b, eps: torch.addcmul(
-            b, w.view(1, 1, -1), x * (x.abs() / (x.abs().mean(-1, keepdim=True) + eps))
-        ),
+        lambda x, w, b, eps: torch.addcmul(b, w.view(1, 1, -1), x * (x.abs() / (x.abs().mean(-1, keepdim=True) + eps))),
         {"x": (2, 3, 6), "w": (6,), "b": (6,)},
         free="x0 x1 x2 w0 b0",
         eps=0.3,
