@@ -85,26 +85,39 @@ def _atoms(coupling: Coupling) -> tuple[Ids, Ids, Bools]:
 def _heads(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Ids:
     """One atom for each row that one channel stands for in some array, and for each row of a grid, `[n_channels]`.
 
-    Rows that are pinned may become narrower: they are left apart, and so are those that would all go together.
+    Rows that stay may become narrower: they are left apart.
     """
     edges: list[tuple[Ids, Ids]] = []
     for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
         lonely = [rows for rows in arrays if rows.shape[1] == 1]
         if uniform.rows_stay or not lonely or len(lonely) == len(arrays):
             continue
-        if not any((coupling.pin_of[rows] >= 0).all() for rows in lonely):
-            parts = [(np.broadcast_to(lonely[0], rows.shape).ravel(), rows.ravel()) for rows in arrays]
-            edges.append((np.concatenate([left for left, _ in parts]), np.concatenate([right for _, right in parts])))
+        parts = [(np.broadcast_to(lonely[0], rows.shape).ravel(), rows.ravel()) for rows in arrays]
+        edges.append((np.concatenate([left for left, _ in parts]), np.concatenate([right for _, right in parts])))
     for outer in coupling.outers:
         rows, cells = (coupling.channel_of[ids].ravel() for ids in (outer.rows, outer.cells))
-        if coupling.following[rows].all() and not (coupling.pin_of[rows] >= 0).all():
+        if coupling.following[rows].all():
             edges.append((rows, cells))
     while True:
         atom = _joined(coupling.n_channels, edges)
-        apart = [edge for edge in edges if (edge[0] == edge[0][0]).all() or (atom[edge[0]] != atom[edge[0][0]]).any()]
-        if len(apart) == len(edges):
+        stays = _staying(coupling, tables, atom)
+        free = [edge for edge in edges if not stays[atom[edge[0]]].all()]
+        if len(free) == len(edges):
             return atom
-        edges = apart
+        edges = free
+
+
+def _staying(coupling: Coupling, tables: Sequence[Sequence[Ids]], atom: Ids) -> Bools:
+    """Atoms that cannot go: one of their channels is pinned, or a row that stays would have none left, `[n_channels]`."""
+    pinned = coupling.pin_of >= 0
+    stays = np.zeros(coupling.n_channels, bool)
+    stays[atom[pinned]] = True
+    for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
+        rows = np.any([pinned[channels].any(1) for channels in arrays], axis=0) | uniform.rows_stay
+        for channels in arrays if rows.any() else ():
+            whole = rows & (atom[channels] == atom[channels[:, :1]]).all(1)
+            stays[atom[channels[whole, :1]]] = True
+    return stays
 
 
 def _joined(n_channels: int, edges: Sequence[tuple[Ids, Ids]]) -> Ids:

@@ -140,3 +140,25 @@ def test_heads_that_would_all_go_together_lose_half_of_their_width() -> None:
     plan = surgery.choose(net, X)
     slim = shrunk(plan.mask(net), X, shapes=LONGER).model
     assert (slim.v.out_features, slim.out.in_features) == (6, 12)
+
+
+class HeadsOfGroups(nn.Module):
+    """SqueezeBERT: every head is what one group of a grouped convolution makes, and no group can go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Conv1d(12, 12, 1, groups=HEADS) for _ in range(3))
+        self.out = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).view(len(x), HEADS, -1, x.shape[2]) for layer in (self.q, self.k, self.v))
+        weights = (q.transpose(2, 3) @ k).softmax(-1)
+        return self.out((weights @ v.transpose(2, 3)).transpose(1, 2).flatten(2))
+
+
+def test_heads_that_stay_lose_half_of_their_width() -> None:
+    net = lively(HeadsOfGroups())
+    plan = surgery.choose(net, X)
+    slim = shrunk(plan.mask(net), X, shapes=LONGER).model
+    assert [layer.out_channels for layer in (slim.q, slim.k, slim.v)] == [6, 6, 6]
+    assert [layer.groups for layer in (slim.q, slim.k, slim.v)] == [HEADS] * 3
