@@ -23,6 +23,7 @@ from surgery.deciding.stranded import group_cuts
 from surgery.layout import Bools, Ids
 from surgery.pieces import empty as slice_is_empty
 from surgery.pieces import pieces
+from surgery.registry import arguments
 from surgery.rules.convolution import oriented
 
 C = TypeVar("C", bound=Cuts)
@@ -159,11 +160,17 @@ def addends(program: Program, coupling: Coupling) -> list[tuple[str, int]]:
     for place, name in program.parameters.items():
         reached = [program.by_name[place]]
         for node in reached:  # grows
-            if node.name in biases or any(_name(user) in ADDING for user in node.users):
+            if node.name in biases or any(_name(user) in ADDING or _bias(user) is node for user in node.users):
                 found |= dict.fromkeys((name, dim) for dim in range(program.tensors[name].dim()))
                 break
             reached += [user for user in node.users if _name(user) in LAYING and user not in reached]
     return list(found)
+
+
+def _bias(node: fx.Node) -> object:
+    """What an op adds behind its product: a convolution's bias, the first matrix of an addmm."""
+    bound = arguments(node.target, node.args, node.kwargs) if node.op == "call_function" else {}
+    return bound.get("input") if _name(node) == "addmm" else bound.get("bias")
 
 
 def _name(node: fx.Node) -> str:

@@ -108,7 +108,7 @@ def _heads(coupling: Coupling, tables: Sequence[Sequence[Ids]]) -> Ids:
 
 
 def _staying(coupling: Coupling, tables: Sequence[Sequence[Ids]], atom: Ids) -> Bools:
-    """Atoms that cannot go: one of their channels is pinned, or a row that stays would have none left, `[n_channels]`."""
+    """Atoms that cannot go: a channel of theirs is pinned, or a row that stays would have none left, `[n_channels]`."""
     pinned = coupling.pin_of >= 0
     stays = np.zeros(coupling.n_channels, bool)
     stays[atom[pinned]] = True

@@ -91,6 +91,8 @@ def _convolve(
             bias=bias,
             borders=borders,
         )
+    elif weight.parameter is not None and rows is not None:  # grouped, on an input of the model
+        call.produce(weight, 0)
     return Layout(call.shape, (*outer, *call.placed(outputs, len(call.shape), dim)))
 
 
