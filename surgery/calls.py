@@ -23,12 +23,14 @@ class Value:
         layout: Its layout.
         parameter: The parameter's name where it is one.
         settled: Whether it is made of parameters alone, whatever the input.
+        numbers: Its positions by number, where it is a list of them that the code wrote down; None for all else.
     """
 
     node: str
     layout: Layout
     parameter: str | None = None
     settled: bool = False
+    numbers: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> Shape:

@@ -142,7 +142,7 @@ class Use:
 
 @dataclass(frozen=True)
 class NormSite:
-    """One root mean square norm.
+    """One norm by a mean over channels that a cut can make up for.
 
     Attributes:
         node: The op that averages (`mean`, or `rms_norm` itself).
@@ -153,6 +153,7 @@ class NormSite:
         module: Path of the module that holds eps.
         attribute: Its attribute.
         value: The eps that is added.
+        power: With n′ of n channels left the gain is to be `(n / n′) ** power` of itself: a half for root mean squares.
     """
 
     node: str
@@ -164,11 +165,12 @@ class NormSite:
     attribute: str
     eps: float | None
     value: float
+    power: float = 0.5
 
 
 @dataclass(frozen=True)
 class NormUse:
-    """A root mean square over channels `[n]`: zeros may go where its gain and its eps take up the new width."""
+    """A mean over channels `[n]`: zeros may go where its gain and its eps take up the new width."""
 
     site: NormSite
     ids: Ids

@@ -56,6 +56,8 @@ NO_COUNTERPART = {
     "tests/test_attention.py": "attention as people write it, end to end",
     "tests/test_attention_kinds.py": "kinds of attention, end to end",
     "tests/test_norm_width.py": "residual streams under norms, end to end",
+    "tests/test_norm_response.py": "global response norm, end to end",
+    "tests/test_fused_heads.py": "heads that the code takes by number, end to end",
     "tests/test_recurrent.py": "recurrent layers, end to end",
     "tests/test_fallback.py": "models that come back as captured graphs, end to end",
     "tests/test_minilm.py": "a trained transformer, end to end",

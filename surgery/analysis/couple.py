@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import fx
+import torch
+from torch import Tensor, fx
 
 import surgery.rules  # noqa: F401  # fills the rule table
 from surgery.analysis.capture import Program, shapes_of
@@ -15,6 +17,12 @@ from surgery.calls import Call, Value
 from surgery.coupling import UNUSED, Axis, Coupling, Ledger, LedgerError, NormSite, Pin, Uniform
 from surgery.layout import Ids, Layout, covered, on_dim
 from surgery.registry import Rule, arguments, find_rule
+
+WHOLE = (torch.int64, torch.int32)
+MANY = 1024
+"""A list of positions in the code is shorter than this."""
+
+HANDING_ON = ("lift_fresh_copy", "lift_fresh", "to", "_to_copy", "clone", "detach", "detach_", "alias")
 
 Placed = Callable[[str, tuple[int, ...], Ledger], Layout]
 """How a parameter `(canonical name, shape)` gets its ids."""
@@ -90,7 +98,15 @@ def _placeholder(
             for block in layout.blocks:
                 ledger.pins.append(Pin(block.ravel(), reason, node.name))
     ledger.layouts[node.name] = layout
-    return Value(node.name, layout, name, settled=name is not None and name not in program.given)
+    settled = name is not None and name not in program.given
+    return Value(node.name, layout, name, settled=settled, numbers=_numbers(program.lifted.get(node.name)))
+
+
+def _numbers(written: Tensor | None) -> tuple[int, ...] | None:
+    """What a short list of whole numbers in the code says."""
+    if written is None or written.is_meta or written.dim() != 1 or written.dtype not in WHOLE or len(written) > MANY:
+        return None
+    return tuple(written.tolist())
 
 
 def _heard(program: Program) -> set[fx.Node]:
@@ -137,7 +153,10 @@ def _step(
         else:
             _conserve(call, rule, operands, answer)
     settled = all(value.settled for value in operands)
-    return _named(node, answer, ledger, settled)
+    named = _named(node, answer, ledger, settled)
+    if isinstance(named, Value) and call.name in HANDING_ON and len(operands) == 1:
+        return replace(named, numbers=operands[0].numbers)
+    return named
 
 
 def _op_name(node: fx.Node) -> str:

@@ -1,8 +1,9 @@
-"""Root mean squares over channels, whether one op or written out: where zeros may go, since gain and eps can make up.
+"""Norms by a mean over channels, one op or written out: where zeros may go, since gain and eps can make up.
 
 `y = x · rsqrt(sum(x²) / n + eps) · gain`. With n′ channels left, the others zero, `gain · sqrt(n / n′)` and
 `eps · n / n′`
-give the same y. So what is needed is a gain that is a parameter of its own, and the attribute that holds eps.
+give the same y. Global response norm divides by the mean itself, `x · g / (sum(g) / n + eps) · gain`: there it is
+`gain · n / n′`. So what is needed is a gain that is a parameter of its own, and the attribute that holds eps.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from surgery.registry import arguments
 
 A = torch.ops.aten
 CASTS = (A.to.dtype, A._to_copy.default, A.type_as.default, A.contiguous.default, A.clone.default, A.to.dtype_layout)
+VIEWS = (A.view.default, A.reshape.default, A.unsqueeze.default)
 
 
 def norm_sites(model: nn.Module, program: Program) -> dict[str, NormSite]:
@@ -46,7 +48,55 @@ def _site(model: nn.Module, program: Program, node: fx.Node) -> NormSite | None:
             return None
         value = eps if eps is not None else float(torch.finfo(node.meta["val"].dtype).eps)
         return _with_eps(model, program, node.name, weight.name, 0, node.name, "eps", eps, value)
-    return _written_out(model, program, node) if node.target is A.mean.dim else None
+    if node.target is not A.mean.dim:
+        return None
+    return _written_out(model, program, node) or _divided_by(model, program, node)
+
+
+def _divided_by(model: nn.Module, program: Program, mean: fx.Node) -> NormSite | None:
+    """`a / (g.mean(dim, keepdim=True) + eps)`, times anything, times a weight: what is divided may be anything, too."""
+    bound = arguments(mean.target, mean.args, mean.kwargs)
+    _, added = _reader(mean)
+    if not bound["keepdim"] or len(bound["dim"] or []) != 1 or added is None or added.target is not A.add.Tensor:
+        return None
+    eps = next((a for a in added.args if isinstance(a, float)), None)
+    divisor, quotient = _reader(added)
+    if eps is None or quotient is None or quotient.target is not A.div.Tensor or quotient.args[0] is divisor:
+        return None
+    node, product = _reader(quotient)
+    while product is not None and (factors := _factors(node, product)) is not None:
+        for factor in factors:
+            laid = _laid_out(factor)
+            if laid.name in program.parameters and len(laid.users) == 1:
+                site = _with_eps(model, program, mean.name, laid.name, 0, added.name, "other", eps, eps)
+                return replace(site, power=1.0) if site is not None else None
+        node, product = _reader(product)
+    return None
+
+
+def _reader(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
+    """`(a node after casts, the one op that reads it)`."""
+    user = _only_user(node)
+    while user is not None and user.target in CASTS and user.args[0] is node:
+        node, user = user, _only_user(user)
+    return node, user
+
+
+def _factors(node: fx.Node, product: fx.Node) -> list[fx.Node] | None:
+    """What a node is multiplied by in an op; None where it is no plain factor there."""
+    terms = product.args[1:] if product.target is A.addcmul.default else product.args
+    if product.target not in (A.mul.Tensor, A.addcmul.default) or not any(term is node for term in terms):
+        return None
+    if sum(term is node for term in product.args) != 1:
+        return None
+    return [term for term in terms if isinstance(term, fx.Node) and term is not node]
+
+
+def _laid_out(node: fx.Node) -> fx.Node:
+    """What lies behind casts and views that only give it other dims."""
+    while node.target in (*CASTS, *VIEWS) and isinstance(node.args[0], fx.Node) and len(node.users) == 1:
+        node = node.args[0]
+    return node
 
 
 def _written_out(model: nn.Module, program: Program, mean: fx.Node) -> NormSite | None:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from surgery.analysis.capture import Program
 from surgery.analysis.constants import Constants
+from surgery.calls import short_name
 from surgery.coupling import Axis, Coupling
 from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold, Zeros, checksum
 from surgery.deciding.dead import Carrier, Decision, needs_fold
 from surgery.deciding.reads import Reading
-from surgery.deciding.rescaling import rescaled
+from surgery.deciding.rescaling import MOVING, rescaled
 from surgery.deciding.stranded import group_cuts
 from surgery.layout import Bools, Ids
 from surgery.pieces import empty as slice_is_empty
 from surgery.pieces import pieces
+from surgery.registry import arguments
 from surgery.rules.convolution import oriented
 
 C = TypeVar("C", bound=Cuts)
+
+ADDING = ("add", "add_", "sub", "sub_")
+LAYING = (*MOVING, "cat", "expand", "repeat", "to", "getitem")
 
 
 def build(
@@ -140,17 +146,40 @@ def sides_of(program: Program, coupling: Coupling) -> tuple[list[tuple[str, int]
 def zeros_of(program: Program, coupling: Coupling, rows: Bools, columns: Bools) -> tuple[Zeros, ...]:
     """What masking zeroes: the slices that write the channels `rows`, and those that read the channels `columns`.
 
-    Where no tensor of the model reads a channel (a product of two activations, a norm), only an exact zero may go: its
-    bias, too.
+    Where no tensor of the model reads a channel (a product of two activations, a norm), only an exact zero may go: what
+    is added to it goes, too.
     """
     producers, consumers = sides_of(program, coupling)
     bare = np.zeros_like(columns)
     for use in coupling.uses:
         if use.weight is None or program.source(use.weight) is None:
             bare[coupling.channel_of[use.ids]] = True
-    biases = dict.fromkeys(program.parameters.get(use.bias or "") for use in coupling.uses)
-    added = _zeros(coupling, [(name, 0) for name in biases if name], columns & bare)
+    added = _zeros(coupling, addends(program, coupling), columns & bare)
     return (*_zeros(coupling, producers, rows), *_zeros(coupling, consumers, columns), *added)
+
+
+def addends(program: Program, coupling: Coupling) -> list[tuple[str, int]]:
+    """The dims of tensors that are added to something, moved about or laid side by side before: biases, positions."""
+    biases = {use.bias for use in coupling.uses}
+    found: dict[tuple[str, int], None] = {}
+    for place, name in program.parameters.items():
+        reached = [program.by_name[place]]
+        for node in reached:  # grows
+            if node.name in biases or any(_name(user) in ADDING or _bias(user) is node for user in node.users):
+                found |= dict.fromkeys((name, dim) for dim in range(program.tensors[name].dim()))
+                break
+            reached += [user for user in node.users if _name(user) in LAYING and user not in reached]
+    return list(found)
+
+
+def _bias(node: fx.Node) -> object:
+    """What an op adds behind its product: a convolution's bias, the first matrix of an addmm."""
+    bound = arguments(node.target, node.args, node.kwargs) if node.op == "call_function" else {}
+    return bound.get("input") if _name(node) == "addmm" else bound.get("bias")
+
+
+def _name(node: fx.Node) -> str:
+    return "getitem" if node.target is operator.getitem else short_name(node.target)
 
 
 def _zeros(coupling: Coupling, sides: Iterable[tuple[str, int]], gone: Bools) -> list[Zeros]:

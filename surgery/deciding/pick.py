@@ -71,10 +71,11 @@ def _atoms(coupling: Coupling) -> tuple[Ids, Ids, Bools]:
     tables = [[coupling.channel_of[array] for array in uniform.arrays] for uniform in coupling.uniforms]
     atom = _heads(coupling, tables)
     for uniform, arrays in zip(coupling.uniforms, tables, strict=True):
-        if arrays[0].shape[0] == 1 or all((atom[rows] == atom[rows[:, :1]]).all() for rows in arrays):
+        parted = np.any([(atom[rows] != atom[rows[:, :1]]).any(1) for rows in arrays], axis=0)
+        if arrays[0].shape[0] == 1 or not parted.any():
             continue  # one row; or rows that are picked whole already
         salts: Ids = generator.integers(1, 2**61, size=(arrays[0].shape[0],), dtype=np.int64)
-        marks = [_rows_of(channels, salts) for channels in arrays if channels.shape[1] > 1]
+        marks = [_rows_of(channels[parted], salts[parted]) for channels in arrays if channels.shape[1] > 1]
         if not uniform.rows_stay and marks and _crosses(coupling, label, marks):
             _pick_whole(coupling, atom, arrays)
             continue
@@ -184,7 +185,10 @@ def _with_copies(coupling: Coupling, atom: Ids) -> Bools:
 
 
 def _rows_of(channels: Ids, salts: Ids) -> tuple[Ids, Ids]:
-    """`(channels that lie in one row only, a mark of that row)`."""
+    """`(channels that lie in one row only, a mark of that row)`; rows that are alike (of a batch) are one."""
+    if channels.size > np.unique(channels).size:
+        channels, first = np.unique(channels, axis=0, return_index=True)
+        salts = salts[first]
     rows = np.broadcast_to(np.arange(channels.shape[0])[:, None], channels.shape)
     pairs = np.unique(np.stack([channels.ravel(), rows.ravel()]), axis=1)
     inside, first, count = np.unique(pairs[0], return_index=True, return_counts=True)

@@ -1,8 +1,9 @@
 """Where a width that the code divides by becomes another: what has to be multiplied so that nothing else changes.
 
 A root mean square norm of n channels, all but n' of them zero, keeps its values with `gain * sqrt(n / n')` and
-`eps * n / n'`. Attention without an explicit scale divides by the root of its queries' width d: with d' left, the
-queries are made `sqrt(d' / d)` as large, in the layer that they come from.
+`eps * n / n'`; one that divides by the mean itself, with `gain * n / n'`. Attention without an explicit scale divides
+by the root of its queries' width d: with d' left, the queries are made `sqrt(d' / d)` as large, in the layer that they
+come from.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def rescaled(program: Program, coupling: Coupling, alive: Bools) -> tuple[Scale,
     for use in coupling.norms:
         before, after = narrowed(use, coupling, alive)
         if before != after:
-            found[use.site.gain, None] = Scale(use.site.gain, math.sqrt(before / after), use.site.offset)
+            factor = (before / after) ** use.site.power
+            found[use.site.gain, None] = Scale(use.site.gain, factor, use.site.offset)
     for attention in coupling.scaled:
         before, after = _widths(attention, coupling, alive)
         if before != after:

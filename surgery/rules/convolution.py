@@ -91,7 +91,7 @@ def _convolve(
             bias=bias,
             borders=borders,
         )
-    elif outputs is not None:
+    elif outputs is not None and (conv_groups == 1 or orientation == "out_in"):
         call.produce(weight, 0 if orientation == "out_in" else 1)  # of what nobody can take away, such as one channel
     return Layout(call.shape, (*outer, *call.placed(outputs, len(call.shape), dim)))
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from surgery.calls import Call, KnownCall, Value
 from surgery.known import MAX_ELEMENTS, Known, compressed
 from surgery.layout import Layout, covered
 from surgery.registry import rule
+from surgery.rules.joining import rows_apart, without_lone
+from surgery.rules.movement import moved
 from surgery.rules.pointwise import merge, run
 from surgery.rules.spatial import flattened
 
@@ -44,8 +47,14 @@ def sources(rank: int, dims: Sequence[int], width: int) -> Sources:
 
 @rule("aten.index.Tensor", "aten._unsafe_index.Tensor")
 def index(call: Call, input: Value, indices: list[Value | None]) -> Layout:
-    """`x[:, i, j]`: the numbers are data, so their dims are held; `table [n, h], i [l, l] -> [l, l, h]`."""
+    """`x[:, i, j]`: the numbers are data, so their dims are held; `table [n, h], i [l, l] -> [l, l, h]`.
+
+    Where the code wrote them down (`x[:, [-2]]`), rows that they do not count may go.
+    """
     rank = input.layout.rank
+    taken = _taken(call, input, indices)
+    if taken is not None:
+        return taken
     call.hold_all([i for i in indices if i is not None], "its values are positions")
     dims = indexed_dims(indices, rank, len(call.shape))
     if dims is None:
@@ -57,6 +66,30 @@ def index(call: Call, input: Value, indices: list[Value | None]) -> Layout:
     origin = sources(rank, dims, len(call.shape) - rank + len(dims))
     blocks = [block.reshape([1 if d is None else block.shape[d] for d in origin]) for block in layout.blocks]
     return Layout(call.shape, tuple(blocks))
+
+
+def _taken(call: Call, input: Value, indices: Sequence[Value | None]) -> Layout | None:
+    """Rows of a joint block by numbers in the code, all counted from one end: those up to the last one stay."""
+    placed = [(dim, index.numbers or ()) for dim, index in enumerate(indices) if index is not None]
+    if len(placed) != 1 or len({number < 0 for number in placed[0][1]}) != 1:
+        return None
+    ((dim, numbers),) = placed
+    block = input.layout.block_of(dim)
+    if block is None or len(covered(block)) == 1:
+        return None
+    size = block.shape[dim]
+    positions = [number % size for number in numbers]
+    first, last = (0, max(positions) + 1) if numbers[0] >= 0 else (min(positions), size)
+    counted = [block.take([row], axis=dim) for row in range(first, last)]
+    if math.prod(block.shape[:dim]) > 1:
+        others = [block.take(range(*ends), axis=dim) for ends in ((0, first), (last, size)) if ends[0] < ends[1]]
+        rows_apart(call, [*counted, *others], dim)
+    else:
+        call.uniform(np.stack([row.ravel() for row in counted]), rows_stay=True)
+    call.accounted.append(block)
+    chosen = torch.tensor(positions)
+    kept = moved(call, input.layout, call.shape, lambda a: a if a.shape[dim] == 1 else a.index_select(dim, chosen))
+    return Layout(call.shape, without_lone(call, kept.blocks))
 
 
 @index.known

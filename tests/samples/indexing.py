@@ -100,6 +100,30 @@ TAKING = (
         held=(NUMBERS,),
     ),
     Sample(
+        "index of heads counted from the end",
+        lambda x: x.view(3, 5, 4)[:, [-2]],
+        {"x": (3, 20)},
+        free="x0 x1",
+    ),
+    Sample(
+        "index of heads counted from the front",
+        lambda x: x.view(3, 5, 4)[:, [2, 0]],
+        {"x": (3, 20)},
+        free="x0 x1",
+    ),
+    Sample(
+        "index of a head of each of several groups",
+        lambda x: x.view(3, 2, 5, 4)[:, :, [-1]],
+        {"x": (3, 40)},
+        free="x0 x1",
+    ),
+    Sample(
+        "index of heads counted from both ends",
+        lambda x: x.view(3, 5, 4)[:, [0, -1]],
+        {"x": (3, 20)},
+        free="x0 x1:4",
+    ),
+    Sample(
         "_unsafe_index",
         lambda x, i: A._unsafe_index.Tensor(x, [None, None, i]),
         {"x": (2, 6, 5), "i": GRID},

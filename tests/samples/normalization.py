@@ -231,6 +231,35 @@ WEIGHTS = (
     ),
 )
 
+RESPONSES = (
+    Sample(
+        "global response norm",
+        lambda x, w, b, eps: (
+            (y := x.norm(p=2, dim=(2, 3), keepdim=True)),
+            x + b + w * (x * (y / (y.mean(1, keepdim=True) + eps))),
+        )[1],
+        {"x": (2, 6, 3, 4), "w": (6, 1, 1), "b": (6, 1, 1)},
+        free="x0 x1 w0 b0",
+        held=("linalg_vector_norm runs over this axis",),
+        eps=0.3,
+    ),
+    Sample(
+        "global response norm, added and multiplied in one",
+        lambda x, w, b, eps: torch.addcmul(b, w.view(1, 1, -1), x * (x.abs() / (x.abs().mean(-1, keepdim=True) + eps))),
+        {"x": (2, 3, 6), "w": (6,), "b": (6,)},
+        free="x0 x1 x2 w0 b0",
+        eps=0.3,
+    ),
+    Sample(
+        "what a mean divides, without a gain",
+        lambda x, eps: x / (x.mean(-1, keepdim=True) + eps),
+        {"x": (2, 3, 6)},
+        free="x0 x1",
+        held=("mean runs over this axis",),
+        eps=0.3,
+    ),
+)
+
 DISTANCES = (
     Sample(
         "cosine_similarity",
@@ -244,4 +273,4 @@ DISTANCES = (
     Sample("cdist", torch.cdist, {"x": (2, 6), "y": (3, 6)}, held=("cdist reads whole vectors",)),
 )
 
-SAMPLES = (*BATCH, *INSTANCE, *MIXING, *WEIGHTS, *DISTANCES)
+SAMPLES = (*BATCH, *INSTANCE, *MIXING, *RESPONSES, *WEIGHTS, *DISTANCES)

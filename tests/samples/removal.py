@@ -66,7 +66,8 @@ class Run:
         for use in self.coupling.norms:
             if use.site.gain == name:
                 before, after = self._widths(use)
-                tensor = (tensor + use.site.offset) * math.sqrt(before / after) - use.site.offset
+                wider = before / after if use.site.power == 1 else math.sqrt(before / after)
+                tensor = (tensor + use.site.offset) * wider - use.site.offset
         axes = {dim: axis for (of, dim), axis in self.coupling.axes.items() if of == name}
         for dim, axis in axes.items():
             if axis.ids.ndim == 1:
