@@ -87,6 +87,19 @@ class Split(nn.Module):
         return self.out(F.pad(torch.cat([a.relu(), b.tanh()], -1), (0, c // 4)))  # type: ignore[no-any-return]
 
 
+class Starred(nn.Module):
+    """Sizes that come unpacked, in front of others and behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.out = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead, c = x.shape[:-1], x.shape[-1]
+        h = self.up(x).relu().view(*lead, c, 1).tanh().view((*lead, c))
+        return self.out(h.view(*(*lead, c)))  # type: ignore[no-any-return]
+
+
 def silent(net: nn.Module, dim: int = 1, **unread: list[int]) -> nn.Module:
     """Columns of layers that nobody needs."""
     lively(net)
@@ -140,6 +153,14 @@ def test_pieces_of_splits_and_pads() -> None:
     result = shrunk(silent(Split(), out=[0, 5, 6, 9]), X, shapes=((1, 0), (3, 0)))
     assert result.params_before - result.params_after == 4 * (9 + 8)
     assert {text: rewrites[0].new for text, rewrites in by_text(result).items()} == {"c": 5, "c // 2": 3}
+
+
+def test_sizes_that_come_unpacked() -> None:
+    result = shrunk(silent(Starred(), out=[0, 5]), X, shapes=((1, 0), (3, 0)))
+    assert {text: [r.index for r in rewrites] for text, rewrites in by_text(result).items()} == {
+        "c": [None, None],
+        "(*lead, c)": [2],
+    }
 
 
 @pytest.mark.parametrize("rows", [[2], [0, 3, 7]])

@@ -27,14 +27,11 @@ SHAPES = ((1, 0), (3, 0))
 
 
 def loud(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator with a closure of its own."""
-    calls = 0
+    """A decorator that leaves its mark."""
 
     @functools.wraps(function)
     def around(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        return function(*args, **kwargs)
+        return -function(*args, **kwargs)
 
     return around
 
@@ -167,6 +164,7 @@ def test_copied_pickled_saved_and_shrunk_again(kind: type[Base], tmp_path: Any) 
     zero_(slim.qkv.weight, [1, 5, 9])
     zero_(slim.qkv.bias, [1, 5, 9])
     twice = surgery.shrink(slim, X)
+    assert type(twice.model) is kind
     assert twice.model.qkv.weight.shape == (9, 8)
     torch.testing.assert_close(twice.model(X), slim(X))
 
@@ -227,7 +225,7 @@ def test_a_file_that_changed_since_it_was_imported_is_not_read(monkeypatch: pyte
     real = methods.linecache.getlines
 
     def changed(name: str) -> list[str]:
-        return [line.replace("+c", "+c + 0") for line in real(name)]
+        return [line.replace("n, +c", "n, -c") for line in real(name)]
 
     monkeypatch.setattr(methods, "linecache", SimpleNamespace(getlines=changed))
     result = surgery.shrink(deaf(Changed), X)

@@ -5,12 +5,14 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 import surgery
 from surgery.cutting.recheck import recheck
 from surgery.deciding.study import Study
 from surgery.inputs import Inputs
+from tests.exactness import shrunk
+from tests.nets import lively, zero_
 
 X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -98,3 +100,49 @@ def _scaled(slim: Sized, scale: float) -> nn.Module:
             return self.b(torch.cat([second, first], 1) * scale)
 
     return Scaled()
+
+
+class Biased(nn.Module):
+    """Attention with a bias for each head that a net without biases makes of fixed coordinates, as in Swin v2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 48), nn.Linear(16, 8)
+        self.first, self.last = nn.Linear(2, 6), nn.Linear(6, 4, bias=False)
+        self.register_buffer("places", torch.randn(5, 5, 2, generator=torch.Generator().manual_seed(1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, -1, 4)).permute(2, 0, 3, 1, 4).unbind(0)
+        bias = self.last(self.first(self.places).relu()).permute(2, 0, 1)
+        return self.out(((q @ k.mT + bias).softmax(-1) @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def test_a_bias_that_a_fold_makes_belongs_to_heads() -> None:
+    net = lively(Biased())
+    zero_(net.first.weight, [1, 4])
+    with torch.no_grad():
+        net.first.bias[[1, 4]] = 0.7  # constants behind the ReLU
+    zero_(net.out.weight, range(4, 8), dim=1)
+    result = shrunk(net, torch.randn(2, 5, 8), shapes=((1, 0), (3, 0)))
+    assert result.model.last.bias.shape == (3,)
+    assert result.model.first.weight.shape == (4, 2)
+
+
+class Across(nn.Module):
+    """Channels attend to channels, head by head, as in DaViT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, -1, 4)).permute(2, 0, 3, 1, 4).unbind(0)
+        y = ((k.mT @ v).softmax(-1) @ q.mT).mT
+        return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def test_one_head_is_left_of_channels_that_attend_to_channels() -> None:
+    net = lively(Across())
+    zero_(net.out.weight, range(4), dim=1)
+    result = shrunk(net, torch.randn(2, 5, 8), shapes=((1, 0), (3, 0)))
+    assert result.model.qkv.weight.shape == (12, 8)
