@@ -74,10 +74,12 @@ def test_an_unread_query_head_goes(front: bool) -> None:
 
 
 @pytest.mark.parametrize("front", [False, True])
-def test_half_of_the_query_heads_are_chosen(front: bool) -> None:
+def test_half_of_the_width_is_chosen_where_one_key_head_serves_all(front: bool) -> None:
+    """Only query heads could go; the scale is made up for in their rows of the fused layer."""
     net = lively(MultiQuery(front=front))
     result = shrunk(surgery.choose(net, X).mask(net), X, shapes=LONGER)
-    assert result.model.num_heads == 2
+    assert result.model.head_dim == 3
+    assert parameters(net) - parameters(result.model) == 2 * (6 * 13 + 4 * 12)
 
 
 def test_the_key_and_the_value_head_stay_when_nobody_reads_any_head() -> None:

@@ -187,20 +187,27 @@ def _fill(case: Case, decision: Decision) -> bool:
     """Keep what rectangles ask for; True if anything was kept.
 
     The last rectangles come first, and what their channels read is taken back before the next is looked at: it may be
-    just what that one asks for. That a layer needs one channel comes last, for then it often has one.
+    just what that one asks for. So does what leaves no choice. That a layer needs one channel comes last, for then it
+    often has one.
     """
     changed = False
     again = True
     while again:
-        again = _fill_outers(case, decision)
+        again = _fill_outers(case, decision) or _fill_all(case, decision, sure=True) or _fill_all(case, decision)
         changed |= again
-        for rows in case.rectangles:
-            if _fill_rows(case, decision, rows):
-                _read(case, decision)
-                again = changed = True
     for index in np.flatnonzero(~np.logical_or.reduceat(decision.alive[case.layers.channels], case.layers.starts)):
         if _fill_rows(case, decision, case.layers.rows[index]):
             return True
+    return changed
+
+
+def _fill_all(case: Case, decision: Decision, *, sure: bool = False) -> bool:
+    """Fill every rectangle, or (`sure`) its rows that need all that they had; True if anything was kept."""
+    changed = False
+    for rows in case.rectangles:
+        if _fill_rows(case, decision, rows, sure=sure):
+            _read(case, decision)
+            changed = True
     return changed
 
 
@@ -225,7 +232,7 @@ def _fill_outers(case: Case, decision: Decision) -> bool:
     return changed
 
 
-def _fill_rows(case: Case, decision: Decision, rows: Rows) -> bool:
+def _fill_rows(case: Case, decision: Decision, rows: Rows, *, sure: bool = False) -> bool:
     alive = [decision.alive[channels] for channels in rows.channels]
     if all(a.all() for a in alive):
         return False
@@ -235,6 +242,8 @@ def _fill_rows(case: Case, decision: Decision, rows: Rows) -> bool:
         counts = here.sum(1)
         target = max(int(counts[staying].max(initial=0)), 1)
         need = np.where(staying, target - counts, 0)
+        if sure:
+            need = need * (target == here.shape[1])
         if (need > 0).any():
             gone = ~here
             picked = gone & (gone.cumsum(1) <= need[:, None])

@@ -20,9 +20,13 @@ from surgery.deciding.cuts import Scale
 from surgery.layout import Bools, Ids, Layout
 
 MAKING = ("aten.linear", "aten.addmm", "aten.conv", "aten.mm", "aten.matmul")
+LINEAR = ("add", "sub", "neg", "cat", "stack", "to", "_to_copy", "type_as")
+"""Ops that hand a factor on that is on all they take."""
+PRODUCTS = {"mul": [[True, False], [False, True]], "div": [[True, False]]}
+"""Ops that hand it on from one operand, by which of the two may have it."""
 MOVING = (
     "view reshape _unsafe_view permute transpose unbind select slice split split_with_sizes chunk squeeze unsqueeze "
-    "clone contiguous flatten unflatten alias t"
+    "clone contiguous flatten unflatten alias t index"
 ).split()
 
 
@@ -69,13 +73,14 @@ def _widths(attention: ScaledUse, coupling: Coupling, alive: Bools) -> tuple[int
 def _of_queries(program: Program, coupling: Coupling, attention: ScaledUse, factor: float) -> list[Scale] | None:
     """The rows of the layer that makes the queries, where nothing else reads them; None where that is not sure."""
     ids = np.unique(attention.ids)
-    node = program.by_name[attention.query]
-    while _moves(node) and isinstance(node.args[0], fx.Node):
-        node = node.args[0]
-    makers = [use for use in coupling.uses if use.node == node.name and use.weight is not None]
-    if len(makers) != 1 or not str(node.target).startswith(MAKING) or not _for_one(program, coupling, node, attention):
+    made_by = _makers(program.by_name[attention.query])
+    makers = [use for use in coupling.uses if use.node in made_by and use.weight is not None]
+    if len(makers) != 1 or len(made_by) != 1:
         return None
     (maker,) = makers
+    node = program.by_name[maker.node]
+    if not _for_one(program, coupling, node, attention):
+        return None
     if {n.name for n in node.all_input_nodes} != {maker.operand, maker.weight, maker.bias} - {None}:
         return None
     made = coupling.layouts[maker.node]
@@ -87,26 +92,53 @@ def _of_queries(program: Program, coupling: Coupling, attention: ScaledUse, fact
     for place, dim in ((maker.weight, maker.weight_dims[0]), (maker.bias, 0)):
         if place is None:
             continue
-        name = program.parameters.get(place)
-        if name is None or len(program.readers(name)) != 1:
+        source = program.source(place)
+        if source is None or len(program.readers(source[0])) != 1 or len(program.by_name[place].users) != 1:
             return None
-        scales.append(Scale(name, factor, 0, dim, positions))
+        name, dims = source
+        scales.append(Scale(name, factor, 0, dims[dim], positions))
     return scales
 
 
-def _for_one(program: Program, coupling: Coupling, maker: fx.Node, attention: ScaledUse) -> bool:
-    """Whether what a layer makes comes as it is to the attention, as its queries, and to nobody else."""
-    reached = [maker]
+def _makers(query: fx.Node) -> set[str]:
+    """The layers that queries come from, through ops that hand a factor on."""
+    found: set[str] = set()
+    reached = [query]
     for node in reached:  # grows
-        for user in node.users:
-            if user.name == attention.node:
-                if node.name != attention.query or _not_first(user, node):
-                    return False
-            elif not _moves(user):
+        if str(node.target).startswith(MAKING):
+            found.add(node.name)
+        elif _moves(node) or short_name(node.target) in (*LINEAR, *PRODUCTS):
+            reached += [source for source in node.all_input_nodes if source not in reached]
+    return found
+
+
+def _for_one(program: Program, coupling: Coupling, maker: fx.Node, attention: ScaledUse) -> bool:
+    """Whether a factor on what a layer makes comes to the attention, on its queries, and to nobody else."""
+    reached = {maker}
+    for node in program.calls:
+        met = [source for source in node.all_input_nodes if source in reached]
+        if not met:
+            continue
+        if node.name == attention.node:
+            if any(source.name != attention.query or _not_first(node, source) for source in met):
                 return False
-            elif _holds(coupling.layouts.get(user.name), attention.ids):
-                reached.append(user)
+        elif not _hands_on(node, reached):
+            return False
+        elif _holds(coupling.layouts.get(node.name), attention.ids):
+            reached.add(node)
     return True
+
+
+def _hands_on(node: fx.Node, reached: set[fx.Node]) -> bool:
+    """Whether a factor on what has been reached is a factor on what the op makes of it."""
+    name, operands = short_name(node.target), node.args[:2]
+    if name in PRODUCTS:  # rotary positions turn queries by a product with cosines and sines
+        return [operand in reached for operand in operands] in PRODUCTS[name]
+    if name in LINEAR:
+        return all(source in reached for source in node.all_input_nodes) and not any(
+            isinstance(operand, int | float) for operand in (operands if name in ("add", "sub") else ())
+        )
+    return _moves(node)
 
 
 def _not_first(attention: fx.Node, query: fx.Node) -> bool:
