@@ -145,8 +145,6 @@ def contract(call: Call, equation: Equation, left: Side, right: Side, *, weights
                 one.hold([dim], f"{call.name} meets an operand whose dim cannot shrink")
     for one, other in (sides, sides[::-1]):
         _note_copies(call, equation, one, other)
-        if weights and _is_weight(one):
-            _produce(call, equation, one)
     shape = tuple(max(a, b) for a, b in zip(left.layout.shape, right.layout.shape, strict=True))
     n = len(equation.output)
     blocks = _side_by_side(call, equation, left, right)
@@ -264,15 +262,6 @@ def _read_by_columns(
         call.use(side.value, side.dims(swallowed), ids, partner=partner)
     for one, block in ((left, x), (right, y)):
         one.replace(block)
-
-
-def _produce(call: Call, equation: Equation, weight: Side) -> None:
-    """A weight of any dims (`hidden, heads, width`) hands out the channels of each that it has alone."""
-    assert weight.value is not None, "a weight has a node"
-    for dim in range(len(equation.output)):
-        block = weight.block_of(dim)
-        if block is not None and len(covered(block)) == 1 and _only_in(equation, weight, dim):
-            call.produce(weight.value, *weight.dims([dim]))
 
 
 def _is_weight(side: Side) -> bool:
