@@ -100,10 +100,9 @@ def weigh(name: str, door: str, weights: Path, size: int) -> dict[str, int]:
     image = torch.randn(1, 3, size, size)
     gc.collect()
     _give_back()
-    model_bytes, before = size_bytes(net), _status_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark comes down to the resident set
+    model_bytes, before = size_bytes(net), reset_peak()
     result = DOORS[door](net, image)  # held until the peak is read
-    peak = _status_bytes("VmHWM") - before
+    peak = peak_bytes() - before
     del result
     return {"model_bytes": model_bytes, "before_bytes": before, "peak_bytes": peak}
 
@@ -141,6 +140,18 @@ def _give_back() -> None:
     """Memory that Python and torch have freed goes back to the system, where the C library can do that."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def reset_peak() -> int:
+    """The resident set, in bytes, to which the kernel's high-water mark comes down."""
+    before = _status_bytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    return before
+
+
+def peak_bytes() -> int:
+    """The high-water mark of the resident set, in bytes."""
+    return _status_bytes("VmHWM")
 
 
 def _status_bytes(key: str) -> int:

@@ -19,6 +19,7 @@ from benchmarks.full_size import classifier
 from benchmarks.laps import Laps
 from surgery.analysis.capture import capture
 from surgery.analysis.couple import couple
+from surgery.analysis.norms import norm_sites
 from surgery.cutting.cut import cut_
 from surgery.cutting.recheck import recheck
 from surgery.cutting.repair import find_edits, uneven
@@ -47,7 +48,7 @@ def ours_(copy: nn.Module, masked: nn.Module, image: Tensor) -> tuple[Laps, int]
     laps = Laps()
     program = capture(masked, inputs)
     laps.end("capture")
-    coupling = couple(program)
+    coupling = couple(program, norm_sites(masked, program))
     laps.end("couple")
     study = Study(masked, inputs, program, coupling)
     decision = decide(study.case)  # `case` asks for the constants and the readings
