@@ -17,7 +17,7 @@ from surgery.analysis.listening import listen
 from surgery.analysis.places import Call
 from surgery.calls import short_name
 from surgery.coupling import Coupling
-from surgery.cutting.methods import Place, UnreadableError, core, nested, place_of, source_of
+from surgery.cutting.methods import Place, UnreadableError, core, is_free, nested, place_of, source_of
 from surgery.cutting.sizes import KINDS, Op
 from surgery.deciding.cuts import Rewrite
 from surgery.inputs import Inputs
@@ -179,6 +179,8 @@ class _Code:
                 return None
             names.append(name)
         assert function is not None, "there is one call at least"
+        if not is_free(module, names[0]):
+            return None
         code, instruction = calls[0]
         _, end, _, end_column = next(itertools.islice(code.co_positions(), instruction // 2, None))
         try:

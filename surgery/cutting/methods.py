@@ -57,11 +57,18 @@ def rewrite_(model: nn.Module, rewrites: Sequence[Rewrite]) -> None:
         try:
             module = model.get_submodule(path)
             known = vars(module).get(name)
+            if not is_free(module, name):
+                raise UnreadableError("the module has another in its place")
             before = known.rewrites if isinstance(known, Rewritten) else ()
             merged = {(r.functions, r.place, r.index): r for r in (*before, *coming)}
             vars(module)[name] = Rewritten(module, name, tuple(merged.values()))
         except (AttributeError, UnreadableError) as error:
             raise PlanError(f"{path or 'the model'}.{name} cannot be rewritten: {error}", WAY_OUT) from error
+
+
+def is_free(module: nn.Module, name: str) -> bool:
+    """Whether a method is the class's own, or rewritten by us: some libraries put wrappers in its place."""
+    return name not in vars(module) or isinstance(vars(module)[name], Rewritten)
 
 
 def _rewritten(function: Callable[..., Any], name: str, rewrites: Sequence[Rewrite]) -> Callable[..., Any]:

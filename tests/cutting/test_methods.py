@@ -192,6 +192,18 @@ def test_the_code_stays_where_a_graph_or_code_is_not_wanted() -> None:
     assert "forward" not in vars(result.model)
 
 
+def test_a_wrapper_in_the_place_of_a_method_stays_there() -> None:
+    """As accelerate leaves them with modules whose weights it moves."""
+    net = deaf(Plain)
+    plain = net.forward
+    net.forward = lambda x: -plain(x)  # type: ignore[method-assign,assignment]
+    result = surgery.shrink(net, X)
+    assert not result.plan.rewrites
+    torch.testing.assert_close(result.model(X), net(X))
+    with pytest.raises(PlanError, match="the module has another in its place"):
+        rewrite_(net, [rewrite()])
+
+
 def test_code_that_only_super_reaches_takes_the_graph() -> None:
     shrunk(deaf(Inherited), X, kind="graph", shapes=SHAPES)
 
