@@ -10,6 +10,7 @@ from functools import cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from surgery.analysis.capture import Program, shapes_of
@@ -21,7 +22,7 @@ from surgery.cutting.methods import Place, UnreadableError, core, is_free, neste
 from surgery.cutting.sizes import KINDS, Op
 from surgery.deciding.cuts import Rewrite
 from surgery.inputs import Inputs
-from surgery.layout import Bools
+from surgery.layout import Bools, along
 
 Expression = tuple[ast.expr, int | None]
 """An expression, and which entry of it is meant; None where it is the number."""
@@ -91,10 +92,13 @@ def find_rewrites(
             if expression is None:
                 continue
             inner, entry = expression
+            free = argument in VIEWED and FREE not in at.before[argument]
+            if _over_space(at, argument, index):  # the number would be that of one resolution
+                new = FREE if free and new != old else new
             rewrite = Rewrite(path, code.functions, code.place(inner), ast.unparse(inner), old, new, entry)
             key = path, code.functions, rewrite.place, entry
             found.setdefault(key, []).append(rewrite)
-            if argument not in VIEWED or FREE in at.before[argument]:
+            if not free:
                 bound.add(key)
     chosen = []
     for key, several in found.items():
@@ -107,6 +111,19 @@ def find_rewrites(
         known = [r for several in found.values() for r in several if (r.module, r.functions) == (path, functions)]
         chosen += _elsewhere(code, known, visited)
     return tuple(chosen)
+
+
+def _over_space(at: Op, argument: str, index: int | None) -> bool:
+    """Whether a size that a view was given counts other positions beside its channels (`c * h * w`)."""
+    layout = at.layout()
+    if argument not in VIEWED or index is None or layout is None:
+        return False
+    dim = layout.rank - len(at.before[argument]) + index
+    block = layout.block_of(dim)
+    if block is None:
+        return False
+    ids = along(block, dim)[0]
+    return np.unique(ids).size < ids.size
 
 
 def _elsewhere(code: _Code, known: Sequence[Rewrite], visited: Collection[ast.expr]) -> Iterator[Rewrite]:

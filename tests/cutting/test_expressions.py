@@ -100,6 +100,19 @@ class Starred(nn.Module):
         return self.out(h.view(*(*lead, c)))  # type: ignore[no-any-return]
 
 
+class Flattened(nn.Module):
+    """Channels and space as one dim, for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, h, w = x.shape
+        y = self.body(x).relu().reshape(b, 8 * h * w).tanh()
+        return self.head(y.reshape(b, 8, h, w))  # type: ignore[no-any-return]
+
+
 def silent(net: nn.Module, dim: int = 1, **unread: list[int]) -> nn.Module:
     """Columns of layers that nobody needs."""
     lively(net)
@@ -161,6 +174,12 @@ def test_sizes_that_come_unpacked() -> None:
         "c": [None, None],
         "(*lead, c)": [2],
     }
+
+
+def test_channels_and_space_as_one_dim_are_of_no_resolution() -> None:
+    net = silent(Flattened(), head=[0, 5])
+    result = shrunk(net, torch.randn(2, 3, 6, 6), shapes=((1, 0), (3, 0), (2, 4)))
+    assert {text: rewrites[0].new for text, rewrites in by_text(result).items()} == {"8 * h * w": -1, "8": 6}
 
 
 @pytest.mark.parametrize("rows", [[2], [0, 3, 7]])
