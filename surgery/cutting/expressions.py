@@ -123,7 +123,7 @@ def _over_space(at: Op, argument: str, index: int | None) -> bool:
     if block is None:
         return False
     ids = along(block, dim)[0]
-    return np.unique(ids).size < ids.size
+    return bool(np.unique(ids).size < ids.size)
 
 
 def _elsewhere(code: _Code, known: Sequence[Rewrite], visited: Collection[ast.expr]) -> Iterator[Rewrite]:
