@@ -1,8 +1,21 @@
-"""Key-value caches: what a model hands out for its own next call, and nobody else reads."""
+"""Caches: what a model hands out for its own next call, or keeps of its weights until they change."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from torch import Tensor, nn
+
+
+def forget_(model: nn.Module) -> None:
+    """Empty what modules keep of their weights between calls (`attention_bias_cache` of LeViT): those are others now.
+
+    That is every dict whose name says cache and that holds tensors only; forward fills it again.
+    """
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if "cache" in name and isinstance(value, dict) and all(isinstance(kept, Tensor) for kept in value.values()):
+                value.clear()
 
 
 def is_cache(value: Any) -> bool:

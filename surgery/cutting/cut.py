@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from surgery.caches import forget_
 from surgery.cutting.methods import rewrite_
 from surgery.cutting.modules import correct_numbers_
 from surgery.cutting.repair import set_
@@ -45,6 +46,7 @@ def cut_(model: nn.Module, cuts: Cuts) -> nn.Module:
         (set_literal_ if is_literal(edit) else set_)(model, edit)
     rewrite_(model, cuts.rewrites)
     correct_numbers_(model)
+    forget_(model)
     return model
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from surgery.analysis.graph_specs import GraphSpec
+from surgery.caches import forget_
 from surgery.errors import InputError, PlanError
 from surgery.masks import bake
 from surgery.tensors import named_tensors
@@ -334,6 +335,7 @@ class Cuts:
         with torch.no_grad():
             for zeros in self.zeros:
                 zero_(tensors[zeros.name], zeros)
+        forget_(model)
         return model
 
     def tensors_of(self, model: nn.Module) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils import _pytree as pytree
 
+from surgery.caches import forget_
 from surgery.errors import InputError
 from surgery.masks.hooks import carry_hooks_
 from surgery.masks.standardised import become_plain_, is_standardised, originals, standardised_weight
@@ -79,6 +80,7 @@ def bake(model: nn.Module) -> nn.Module:
             f"the model cannot be copied: {first_line}", "remove what holds it, or work in place (inplace=True)"
         ) from error
     bake_(copied)
+    forget_(copied)
     return carry_hooks_(model, copied)
 
 

@@ -292,11 +292,8 @@ def reshape(call: Call, input: Value, **_: Any) -> Layout:
 
 @rule("aten.view_as.default", "aten.reshape_as.default")
 def reshape_as(call: Call, input: Value, other: Value) -> Layout:
-    """The same elements in the shape of another tensor; a shape of its own (a module's backward hook) is no move."""
-    if input.shape == other.shape:
-        return merge(call, [input.layout, other.layout], call.shape)
-    call.hold_all([input, other], f"{call.name} takes its sizes from another tensor")
-    return Layout(call.shape)
+    """The same elements in the shape of another tensor, whose channels go or stay with them."""
+    return merge(call, [as_reshaped(call, input.layout, call.shape), other.layout], call.shape)
 
 
 @reshape.known

@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+import surgery
 from surgery.cutting.cut import carry_, cut_, fold_, gathered
 from surgery.cutting.repair import set_
 from surgery.deciding.cuts import AxisCut, Carry, Cuts, Edit, Fold
 from surgery.errors import PlanError
+from tests.exactness import shrunk
+from tests.nets import lively, zero_
 
 
 def test_a_grouped_weight_is_gathered_group_by_group() -> None:
@@ -120,3 +123,33 @@ def test_batch_norm_and_buffers_follow() -> None:
     assert model[0].out_channels == 2
     x = torch.randn(2, 2, 3, 3)
     torch.testing.assert_close(model.eval()(x), twin.eval()(x)[:, list(keep)])
+
+
+class Remembering(nn.Module):
+    """Heads with a bias that is kept between calls, as LeViT's; the norm takes all tokens as one batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.norm, self.out = nn.Linear(8, 36), nn.BatchNorm1d(12), nn.Linear(12, 8)
+        self.bias = nn.Parameter(torch.randn(3, 5, generator=torch.Generator().manual_seed(2)))
+        self.register_buffer("places", torch.arange(25).reshape(5, 5) % 5)
+        self.bias_cache: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, -1, 4)).permute(2, 0, 3, 1, 4).unbind(0)
+        if str(x.device) not in self.bias_cache:
+            self.bias_cache[str(x.device)] = self.bias[:, self.places]
+        y = ((q @ k.mT + self.bias_cache[str(x.device)]).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        return self.out(self.norm(y.flatten(0, 1)).reshape_as(y))  # type: ignore[no-any-return]
+
+
+def test_what_a_module_keeps_of_its_weights_is_forgotten() -> None:
+    net = lively(Remembering())
+    x = torch.randn(2, 5, 8)
+    plan = surgery.choose(net, x)
+    assert plan.axis("bias").removed == 1
+    net(x)
+    for slim in (plan.apply(net), surgery.shrink(plan.mask(net), x).model):
+        torch.testing.assert_close(slim(x), plan.mask(net)(x))
+    zero_(net.out.weight, [0, 1, 2, 3], dim=1)
+    assert shrunk(net, x, shapes=((1, 0), (3, 0))).model.bias.shape == (2, 5)
