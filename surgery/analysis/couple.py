@@ -15,7 +15,7 @@ from surgery.analysis.capture import Program, shapes_of
 from surgery.analysis.writes import written_argument
 from surgery.calls import Call, Value
 from surgery.coupling import UNUSED, Axis, Coupling, Ledger, LedgerError, NormSite, Pin, Uniform
-from surgery.layout import Ids, Layout, covered, on_dim
+from surgery.layout import Ids, Layout, on_dim
 from surgery.registry import Rule, arguments, find_rule
 
 WHOLE = (torch.int64, torch.int32)
@@ -275,10 +275,14 @@ def _pin_outputs(node: fx.Node, env: dict[fx.Node, Any], ledger: Ledger) -> None
 def _rectangles(ledger: Ledger) -> None:
     """No dim may come to nothing, and a joint block stays a rectangle, at every place where ids lie."""
     seen: set[tuple[tuple[int, ...], bytes]] = set()
+    places: set[tuple[tuple[int, ...], ...]] = set()  # many values share an array, which lives on in its layout
     for node, value in list(ledger.layouts.items()):
         for layout in value if isinstance(value, tuple) else (value,):
             for block in layout.blocks if isinstance(layout, Layout) else ():
-                sizes = tuple(block.shape[d] for d in covered(block))
+                sizes = tuple(size for size in block.shape if size > 1)
+                if (place := (sizes, block.strides, _place(block))) in places:
+                    continue
+                places.add(place)
                 key = (sizes, block.tobytes())
                 if key in seen:
                     continue
