@@ -108,6 +108,7 @@ def _transformers(family: str, kind: str, stays: str = "", **settings: Any) -> F
 STAGES: dict[str, Any] = {"hidden_sizes": [32, 48, 64], "depths": [2, 2, 2]}
 
 LAYER_NORM = "LayerNorm averages over the channels"
+GRN = "LayerNorm averages over the channels; columns: so does a global response norm, over those that nobody reads"
 ECA = "a convolution slides over the channels"
 STANDARDISED = "columns: what is zero before the weight is standardised is not zero after"
 GROUP_NORM = "GroupNorm averages over the channels"
@@ -145,7 +146,7 @@ FAMILIES = (
     _torchvision("ShuffleNet v2", "shufflenet_v2_x0_5"),
     _timm("RepVGG", "repvgg_a0"),
     _timm("ConvNeXt v1", "convnext_atto", LAYER_NORM),
-    _timm("ConvNeXt v2", "convnextv2_atto", LAYER_NORM),
+    _timm("ConvNeXt v2", "convnextv2_atto", GRN),
     _timm("NFNet", "nf_resnet26", STANDARDISED),
     # ONNX Runtime fuses the stem's zero padding into its max-pool, which then pads with -inf
     _timm("BiT", "resnetv2_50x1_bit", GROUP_NORM, refused=("onnx",)),
