@@ -18,7 +18,7 @@ from surgery.analysis.listening import listen
 from surgery.analysis.places import Call
 from surgery.calls import short_name
 from surgery.coupling import Coupling
-from surgery.cutting.methods import Place, UnreadableError, core, is_free, nested, place_of, source_of
+from surgery.cutting.methods import Place, UnreadableError, core, feasible, nested, place_of, source_of
 from surgery.cutting.sizes import KINDS, Op
 from surgery.deciding.cuts import Rewrite
 from surgery.inputs import Inputs
@@ -110,7 +110,7 @@ def find_rewrites(
     for (path, functions), (code, visited) in run.items():
         known = [r for several in found.values() for r in several if (r.module, r.functions) == (path, functions)]
         chosen += _elsewhere(code, known, visited)
-    return tuple(chosen)
+    return tuple(feasible(model, chosen))
 
 
 def _over_space(at: Op, argument: str, index: int | None) -> bool:
@@ -196,8 +196,6 @@ class _Code:
                 return None
             names.append(name)
         assert function is not None, "there is one call at least"
-        if not is_free(module, names[0]):
-            return None
         code, instruction = calls[0]
         _, end, _, end_column = next(itertools.islice(code.co_positions(), instruction // 2, None))
         try:

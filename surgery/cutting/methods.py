@@ -50,25 +50,38 @@ def rewrite_(model: nn.Module, rewrites: Sequence[Rewrite]) -> None:
     Raises:
         PlanError: The model has no such module or method, or its code is another.
     """
-    by_method: dict[tuple[str, str], list[Rewrite]] = {}
-    for rewrite in rewrites:
-        by_method.setdefault((rewrite.module, rewrite.functions[0]), []).append(rewrite)
-    for (path, name), coming in by_method.items():
+    for (path, name), coming in _by_method(rewrites).items():
         try:
             module = model.get_submodule(path)
-            known = vars(module).get(name)
-            if not is_free(module, name):
-                raise UnreadableError("the module has another in its place")
-            before = known.rewrites if isinstance(known, Rewritten) else ()
-            merged = {(r.functions, r.place, r.index): r for r in (*before, *coming)}
-            vars(module)[name] = Rewritten(module, name, tuple(merged.values()))
+            vars(module)[name] = _method(module, name, coming)
         except (AttributeError, UnreadableError) as error:
             raise PlanError(f"{path or 'the model'}.{name} cannot be rewritten: {error}", WAY_OUT) from error
 
 
-def is_free(module: nn.Module, name: str) -> bool:
-    """Whether a method is the class's own, or rewritten by us: some libraries put wrappers in its place."""
-    return name not in vars(module) or isinstance(vars(module)[name], Rewritten)
+def feasible(model: nn.Module, rewrites: Sequence[Rewrite]) -> Iterator[Rewrite]:
+    """Those of methods that can be rewritten: not every decorator can be taken apart."""
+    for (path, name), coming in _by_method(rewrites).items():
+        try:
+            _method(model.get_submodule(path), name, coming)
+        except UnreadableError:
+            continue
+        yield from coming
+
+
+def _by_method(rewrites: Sequence[Rewrite]) -> dict[tuple[str, str], list[Rewrite]]:
+    found: dict[tuple[str, str], list[Rewrite]] = {}
+    for rewrite in rewrites:
+        found.setdefault((rewrite.module, rewrite.functions[0]), []).append(rewrite)
+    return found
+
+
+def _method(module: nn.Module, name: str, coming: Sequence[Rewrite]) -> Rewritten:
+    """A method with further numbers in it; what some libraries put in a method's place is not ours to replace."""
+    known = vars(module).get(name)
+    if known is not None and not isinstance(known, Rewritten):
+        raise UnreadableError("the module has another in its place")
+    merged = {(r.functions, r.place, r.index): r for r in (*(known.rewrites if known else ()), *coming)}
+    return Rewritten(module, name, tuple(merged.values()))
 
 
 def _rewritten(function: Callable[..., Any], name: str, rewrites: Sequence[Rewrite]) -> Callable[..., Any]:
@@ -163,8 +176,7 @@ class _Numbers(ast.NodeTransformer):
 
 def _with_entry(sizes: ast.expr, index: int, new: int) -> ast.expr:
     """`sizes` with one entry another, as an expression."""
-    behind = f", *s[{index + 1}:]" if index != -1 else ""
-    call: Any = ast.parse(f"(lambda s: (*s[:{index}], {new}{behind}))(None)", mode="eval").body
+    call: Any = ast.parse(f"(lambda s: (*s[:{index}], {new}, *s[{index + 1}:]))(None)", mode="eval").body
     for part in ast.walk(call):
         ast.copy_location(part, sizes)
     call.args = [sizes]

@@ -204,6 +204,30 @@ def test_a_wrapper_in_the_place_of_a_method_stays_there() -> None:
         rewrite_(net, [rewrite()])
 
 
+class Counted:
+    """A decorator that is an object, and no function that could be made again around another."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        return functools.partial(self.function, owner) if owner is not None else self
+
+
+class Guarded(Base):
+    """Forward inside of such a one."""
+
+    @Counted
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        return self.out(self.mixed(x).transpose(1, 2).reshape(b, n, c))  # type: ignore[no-any-return]
+
+
+def test_what_cannot_be_taken_apart_takes_the_graph() -> None:
+    shrunk(deaf(Guarded), X, kind="graph", shapes=SHAPES)
+
+
 def test_code_that_only_super_reaches_takes_the_graph() -> None:
     shrunk(deaf(Inherited), X, kind="graph", shapes=SHAPES)
 
