@@ -15,12 +15,16 @@ from tests.nets import lively, zero_, zero_rows_
 X = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(5))
 
 
-class Branching(nn.Module):
-    """Long sequences take another way, which asks for the width as well; the example is short."""
+class Layers(nn.Module):
+    """Two layers, for code between them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.up, self.out = nn.Linear(8, 8), nn.Linear(8, 8)
+
+
+class Branching(Layers):
+    """Long sequences take another way, which asks for the width as well; the example is short."""
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, c = x.shape
@@ -46,12 +50,8 @@ class Twice(nn.Module):
         return self.c(one) + self.d(two)  # type: ignore[no-any-return]
 
 
-class Writing(nn.Module):
+class Writing(Layers):
     """A write through a view, which only `torch.export` can take apart: it does not say where ops were called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up, self.out = nn.Linear(8, 8), nn.Linear(8, 8)
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, c = x.shape
@@ -87,12 +87,8 @@ class Split(nn.Module):
         return self.out(F.pad(torch.cat([a.relu(), b.tanh()], -1), (0, c // 4)))  # type: ignore[no-any-return]
 
 
-class Starred(nn.Module):
+class Starred(Layers):
     """Sizes that come unpacked, in front of others and behind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up, self.out = nn.Linear(8, 8), nn.Linear(8, 8)
 
     def forward(self, x: Tensor) -> Tensor:
         lead, c = x.shape[:-1], x.shape[-1]
