@@ -274,7 +274,7 @@ class _Code:
             return None
         dim = at.before["dim"] % layout.rank
         place = dim if not dots or dim < dots[0] else dim - layout.rank + len(items)
-        if place >= len(items) or (dots and dots[0] >= place >= 0 and dim >= dots[0]):
+        if place >= len(items) or (dots and dim >= dots[0] >= place):  # one that the dots stand for
             return None
         item = items[place]
         found = getattr(item, {"start": "lower", "end": "upper"}[argument], None)
