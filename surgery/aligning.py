@@ -19,6 +19,7 @@ from surgery.deciding.importance import importance_scores
 from surgery.deciding.pick import Floats, lowest
 from surgery.deciding.stranded import Masks, masks_of
 from surgery.deciding.study import Study
+from surgery.deciding.widths import Widths
 from surgery.errors import InputError
 from surgery.inputs import Example, Inputs
 from surgery.layout import Bools, Ids
@@ -228,10 +229,10 @@ def _scores(study: Study, masks: Masks) -> Floats:
 def agreeing(study: Study, start: Disagreement, agreement: str, round_to: int) -> tuple[Plan, int]:
     """`(the plan, how many channels it zeroes in all their producers)`."""
     chosen = additional(study, start, agreement)
-    plan, carriers = exact_plan(study, chosen, 1, dead_too=True, keep_class=True)
+    plan, carriers = exact_plan(study, chosen, dead_too=True, keep_class=True)
     if round_to > 1:  # a carrier takes one of the places in a rounded width
         chosen = additional(study, start, agreement, round_to=round_to, taken=carriers)
-        plan, carriers = exact_plan(study, chosen, round_to, dead_too=True, keep_class=True)
+        plan, carriers = exact_plan(study, chosen, widths=Widths(round_to), dead_too=True, keep_class=True)
     return plan, int((chosen & (_removed(study, plan) | carriers)).sum())
 
 

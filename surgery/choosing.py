@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ from surgery.deciding.dead import decide
 from surgery.deciding.importance import IMPORTANCES, Scores, importance_scores
 from surgery.deciding.pick import lowest
 from surgery.deciding.study import Study
+from surgery.deciding.widths import Widths
 from surgery.errors import InputError
 from surgery.inputs import Example, Inputs
 from surgery.layout import Bools
 from surgery.masks import bake, check_finite
 from surgery.plans import Plan
 from surgery.progress import stage
+from surgery.uniform import uniform_widths
 
 
 def choose(
@@ -32,6 +35,7 @@ def choose(
     keep_ratio: float = 0.5,
     importance: str | Callable[[nn.Module], Scores] = "l2",
     round_to: int = 1,
+    uniform: bool = False,
     keep_class: bool = False,
 ) -> Plan:
     """Choose the least important channels of every group, such that they can be cut exactly once they are zeroed.
@@ -46,6 +50,8 @@ def choose(
         importance: `"l1"` or `"l2"`: the norm of everything that writes the channel. Or a function of the model that
             returns scores per parameter axis, `{"conv1.weight": [out_channels], ...}`; bigger is kept.
         round_to: Widths that stay are multiples of this.
+        uniform: The same part of every layer stays as wide, and what the config of a model of transformers has no number
+            for stays whole (see `shrink`).
         keep_class: Choose only what the model's code, as it is, can do without (see `shrink`).
 
     Raises:
@@ -65,35 +71,50 @@ def choose(
         study = Study.of(bake(model), Inputs.of(example_inputs, example_kwargs))
     with stage("choosing"):
         scores = importance_scores(study, importance)
-        plan, carriers = exact_plan(study, lowest(study.coupling, scores, keep_ratio), 1, keep_class=keep_class)
+        chosen, widths = lowest(study.coupling, scores, keep_ratio), Widths()
+
+        def attempt(asked: Widths) -> Operation[Plan]:
+            return exact_operation(study, chosen, widths=asked, keep_class=keep_class)[0]
+
+        if uniform:
+            widths = uniform_widths(study.model, study.inputs, 1, attempt)
+        plan, carriers = exact_plan(study, chosen, widths=widths, keep_class=keep_class)
         if round_to == 1:
             return plan
         # a carrier takes one of the places in a rounded width
         chosen = lowest(study.coupling, scores, keep_ratio, round_to=round_to, taken=carriers)
-        return exact_plan(study, chosen, round_to, keep_class=keep_class)[0]
+        return exact_plan(study, chosen, widths=replace(widths, multiple=round_to), keep_class=keep_class)[0]
 
 
 def exact_plan(
-    study: Study, chosen: Bools, round_to: int, *, dead_too: bool = False, keep_class: bool = False
+    study: Study, chosen: Bools, *, widths: Widths = Widths(), dead_too: bool = False, keep_class: bool = False
 ) -> tuple[Plan, Bools]:
     """The plan that cuts the chosen channels, less those that could not go exactly; and its carriers, `[n_channels]`.
 
     With `dead_too` it cuts what is dead beside them, as well: that is not zeroed, for it asks for nothing.
     """
+    done, carriers = exact_operation(study, chosen, widths=widths, dead_too=dead_too, keep_class=keep_class)
+    return done.cuts, carriers
+
+
+def exact_operation(
+    study: Study, chosen: Bools, *, widths: Widths = Widths(), dead_too: bool = False, keep_class: bool = False
+) -> tuple[Operation[Plan], Bools]:
+    """As `exact_plan`: the operation of which it is the plan."""
     columns = np.zeros_like(chosen)
     while True:
-        masked, chosen, columns = zeroed_exactly(study, chosen, columns, round_to, dead_too=dead_too)
+        masked, chosen, columns = zeroed_exactly(study, chosen, columns, widths=widths, dead_too=dead_too)
         allowed = None if dead_too else chosen
-        done = operate_anyhow(masked, Plan, allowed=allowed, columns=columns, round_to=round_to, keep_class=keep_class)
+        done = operate_anyhow(masked, Plan, allowed=allowed, columns=columns, widths=widths, keep_class=keep_class)
         carriers = _carriers_of(masked, done)
         final = chosen & (~done.alive | carriers)
         if np.array_equal(final, chosen):
-            return done.cuts, carriers
+            return done, carriers
         chosen, columns = final, columns & final
 
 
 def zeroed_exactly(
-    study: Study, chosen: Bools, columns: Bools, round_to: int, *, dead_too: bool = False
+    study: Study, chosen: Bools, columns: Bools, *, widths: Widths = Widths(), dead_too: bool = False
 ) -> tuple[Study, Bools, Bools]:
     """`(the study of a masked copy, the channels zeroed in it, those that are zeroed where they are read, too)`.
 
@@ -103,7 +124,7 @@ def zeroed_exactly(
     """
     while True:
         masked = _zeroed(study, chosen, columns)
-        decision = decide(masked.case, allowed=None if dead_too else chosen, round_to=round_to)
+        decision = decide(masked.case, allowed=None if dead_too else chosen, widths=widths)
         zeroed = ~decision.alive | decision.carrying(masked.readings)
         blocked = chosen & ~zeroed
         if not blocked.any():

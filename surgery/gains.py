@@ -91,7 +91,7 @@ def gains(study: Study, groups: Sequence[GroupCut]) -> Gains | None:
     if not start.masks.alignable.any():
         return None
     none = np.zeros_like(start.gone)
-    alone, _ = exact_plan(study, none, 1, dead_too=True, keep_class=True)
+    alone, _ = exact_plan(study, none, dead_too=True, keep_class=True)
     before = _cost(study, alone)
     totals, lefts = {}, {}
     for agreement in AGREEMENTS:
@@ -108,7 +108,7 @@ def gains(study: Study, groups: Sequence[GroupCut]) -> Gains | None:
         left = before
         if chosen.any():
             quick = _planned(study, chosen) if plain else None
-            left = quick or _cost(study, exact_plan(study, chosen, 1, dead_too=True, keep_class=True)[0])
+            left = quick or _cost(study, exact_plan(study, chosen, dead_too=True, keep_class=True)[0])
         gain = int(chosen.sum()), before.params - left.params, before.macs - left.macs
         found.append(GroupGain(*gain, names[axes[group]], axes[group]))
     return Gains(
@@ -144,7 +144,7 @@ def _cost(study: Study, plan: Cuts) -> Cost:
 
 def _planned(study: Study, chosen: Bools) -> Cost | None:
     """What a cut leaves after these channels are zeroed, if the code runs as is planned; None where it does not."""
-    masked, _, columns = zeroed_exactly(study, chosen, np.zeros_like(chosen), 1, dead_too=True)
+    masked, _, columns = zeroed_exactly(study, chosen, np.zeros_like(chosen), dead_too=True)
     decision = decide(masked.case)
     cuts = build(Cuts, masked.program, masked.coupling, masked.known, masked.readings, decision, columns=columns)
     edits = find_edits(masked.model, masked.program, masked.coupling, decision.alive, ())

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from surgery.deciding.cuts import Rewrite
+from surgery.inputs import Inputs
 from surgery.plans import Plan
 from surgery.proof.prove import Proof
 
@@ -26,6 +27,8 @@ class Result:
         params_before, params_after: Elements of the parameters, shared ones counted once.
         macs_before, macs_after: Multiply-accumulates of one call on the example inputs.
         notes: What else the reader should know.
+        inputs: The example inputs.
+        source_sha256: The hash of the weights that were cut, masks applied: of every tensor's name, type, shape, bytes.
     """
 
     model: nn.Module
@@ -36,6 +39,8 @@ class Result:
     macs_before: int
     macs_after: int
     notes: tuple[str, ...] = ()
+    inputs: Inputs | None = None
+    source_sha256: str = ""
 
     @property
     def kind(self) -> Literal["class", "graph"]:

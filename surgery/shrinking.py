@@ -15,6 +15,7 @@ from surgery.cutting.fallback import operate_anyhow
 from surgery.cutting.operate import Kept, Operation
 from surgery.cutting.twins import float64_copy
 from surgery.deciding.study import Study
+from surgery.deciding.widths import Widths
 from surgery.errors import CheckError, InputError
 from surgery.inputs import Example, Inputs
 from surgery.layout import Bools, Ids
@@ -34,6 +35,8 @@ from surgery.proof.cost import cost, size_bytes
 from surgery.proof.prove import FLOAT64_LIMIT_BYTES, Proof
 from surgery.proof.prove import prove as compare
 from surgery.results import Result
+from surgery.tensors import sha256_of
+from surgery.uniform import uniform_widths
 
 
 def shrink(
@@ -45,6 +48,7 @@ def shrink(
     tolerance: float = 0.0,
     flush_subnormals: bool = False,
     round_to: int = 1,
+    uniform: bool = False,
     inplace: bool = False,
     prove: bool = True,
     keep_class: bool = False,
@@ -60,6 +64,8 @@ def shrink(
             against the model with those values zeroed, and the distance to the original is reported.
         flush_subnormals: Set subnormal weights to zero first (they make kernels very slow).
         round_to: Keep dead channels back until each group's width is a multiple of this; exact, and often faster.
+        uniform: Keep dead channels back until the same part of every layer is as wide, and, of a model of transformers,
+            until its config can say all widths: it is then saved as a plain directory, which `from_pretrained` loads.
         inplace: Cut the given model itself.
         prove: Compare masked and slim on fresh inputs, in float64 and in the model's own precision.
         keep_class: Leave the model's class and its code as they are, whatever they cannot run without. Otherwise, where
@@ -81,7 +87,13 @@ def shrink(
         masked, notes = _masked(model, keep_masks, tolerance, flush_subnormals, inplace, inputs)
     with stage("analysing"):
         study = Study.of(masked, inputs)
-    result = carried_out(study, prove=prove, round_to=round_to, notes=notes, inplace=inplace, keep_class=keep_class)
+    widths = Widths(round_to)
+    if uniform:
+        with stage("looking for uniform widths"):
+            widths = uniform_widths(
+                masked, inputs, round_to, lambda asked: operate_anyhow(study, Plan, widths=asked, keep_class=keep_class)
+            )
+    result = carried_out(study, prove=prove, widths=widths, notes=notes, inplace=inplace, keep_class=keep_class)
     if not inplace:
         carry_hooks_(model, result.model)
     return result
@@ -91,7 +103,7 @@ def carried_out(
     study: Study,
     *,
     prove: bool,
-    round_to: int,
+    widths: Widths,
     notes: Sequence[str] = (),
     allowed: Bools | None = None,
     columns: Bools | None = None,
@@ -107,7 +119,7 @@ def carried_out(
     while True:
         with stage("cutting"):
             done = operate_anyhow(
-                study, Plan, allowed=allowed, columns=columns, round_to=round_to, kept=kept, keep_class=keep_class
+                study, Plan, allowed=allowed, columns=columns, widths=widths, kept=kept, keep_class=keep_class
             )
         proof = None
         if prove:
@@ -124,10 +136,12 @@ def carried_out(
                     keep_class = True
                     continue
                 with stage("finding the group that disagrees"):
-                    name = _put_back(study, done, kept, round_to, allowed, keep_class)
+                    name = _put_back(study, done, kept, widths, allowed, keep_class)
                 said.append(f"{name} was put back: without it the proof passes, with it {proof.failure}")
                 continue
         before = cost(study.model, study.inputs)
+        with stage("hashing"):
+            hashed = sha256_of(study.model)
         slim = _cut_in_place(study, done) if inplace else done.slim
         after = cost(slim, study.inputs)
         return Result(
@@ -139,6 +153,8 @@ def carried_out(
             macs_before=before.macs,
             macs_after=after.macs,
             notes=tuple(said),
+            inputs=study.inputs,
+            source_sha256=hashed,
         )
 
 
@@ -211,7 +227,7 @@ def _proof(study: Study, done: Operation[Plan]) -> Proof:
 
 
 def _put_back(
-    study: Study, done: Operation[Plan], kept: Kept, round_to: int, allowed: Bools | None, keep_class: bool
+    study: Study, done: Operation[Plan], kept: Kept, widths: Widths, allowed: Bools | None, keep_class: bool
 ) -> str:
     """Find by bisection a group without which fewer errors are left; keep its channels, and name it."""
     coupling = study.coupling
@@ -221,7 +237,7 @@ def _put_back(
     def passes(cut: Ids) -> bool:
         may = np.isin(coupling.group_of, cut) & ~done.alive
         both = may if allowed is None else may & allowed
-        trial = operate_anyhow(study, Plan, allowed=both, round_to=round_to, kept=kept, keep_class=keep_class)
+        trial = operate_anyhow(study, Plan, allowed=both, widths=widths, kept=kept, keep_class=keep_class)
         return _proof(study, trial).passed
 
     low, high = 0, suspects.size  # suspects[:low] passes, suspects[:high] fails

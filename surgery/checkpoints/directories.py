@@ -1,16 +1,18 @@
-"""A directory of two files that appears as a whole, or not at all, whenever the process is killed."""
+"""A directory that appears as a whole, or not at all, whenever the process is killed; and what in it is ours."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import os
 import secrets
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -19,13 +21,20 @@ from surgery.errors import InputError
 WEIGHTS = "model.safetensors"
 MANIFEST = "surgery.json"
 FILES = frozenset({WEIGHTS, MANIFEST})
+DEEPEST = 3
+"""How many names the path of a file in a directory has at most."""
+CHUNK_BYTES = 2**22
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
 
-class _Signature(msgspec.Struct):
+@dataclass(frozen=True)
+class _Signature:
+    """What of `surgery.json` says which files are ours: any other part of it may be of any format."""
+
     tool: str
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def check_free(directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -53,15 +62,44 @@ def check_free(directory: str | os.PathLike[str], *, overwrite: bool = False) ->
         raise InputError(
             f"{named} was not written by surgery: it has no {MANIFEST} of ours", "choose another path, or move it away"
         )
-    if foreign := sorted(set(os.listdir(target)) - FILES):  # noqa: PTH208 (the names, not paths)
+    if foreign := sorted(_inside(target) - owned(target)):
         listed = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
-        raise InputError(f"{named} holds files that surgery did not write: {listed}", "move them away first")
+        raise InputError(
+            f"{named} holds files that surgery did not write, or that were changed since: {listed}",
+            "move them away first",
+        )
     return target
+
+
+def owned(directory: Path) -> frozenset[str]:
+    """Names (`"source/config.json"`) of the files that `save` wrote there: the two that every directory has, and those
+    that its `surgery.json` lists with the hash that they still have. A list from outside is not proof by itself.
+    """
+    listed = _signature(directory).files
+    return FILES | {
+        name for name, expected in listed.items() if is_plain(name) and _unchanged(directory / name, expected)
+    }
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name from a file stays inside its directory, on every system."""
+    parts = PurePosixPath(name).parts
+    odd = "\\" in name or "\0" in name or ":" in name or name != "/".join(parts)
+    return 0 < len(parts) <= DEEPEST and not odd and not name.startswith("/") and ".." not in parts
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 @contextmanager
 def replaced(directory: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Path]:
-    """Yield an empty directory to write `FILES` into; it takes the place of `directory` at the end of the block.
+    """Yield an empty directory to write into; it takes the place of `directory` at the end of the block.
 
     The work happens in a hidden directory beside it (`.<name>.<random>`), whose files are on disk before it gets its
     name. An older directory is swapped in one step where the system can do that. Where it cannot, it is moved aside
@@ -72,14 +110,14 @@ def replaced(directory: str | os.PathLike[str], *, overwrite: bool) -> Iterator[
         InputError: As `check_free`, or the disk is full or read-only.
     """
     target = check_free(directory, overwrite=overwrite)
+    old = owned(target)
     staging = target.parent / f".{target.name}.{secrets.token_hex(8)}"
     try:
         try:
             staging.mkdir()
             yield staging
-            for name in FILES:
-                _sync(staging / name)
-            _sync(staging)
+            for path in (*sorted(staging.rglob("*")), staging):
+                _sync(path)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
@@ -87,7 +125,7 @@ def replaced(directory: str | os.PathLike[str], *, overwrite: bool) -> Iterator[
             _put(staging, target)
             _sync(target.parent)
         finally:
-            _remove(staging)  # the old one; or the new one, where it could not take its place
+            _remove(staging, old | owned(staging))  # the old one; or the new one, where it could not take its place
     except OSError as error:
         raise InputError(
             f"cannot write {str(directory)!r}: {error.strerror or error}", "make room, or choose another place"
@@ -108,14 +146,15 @@ def _put(staging: Path, target: Path) -> None:
         staging.rename(target)
     elif not _exchange(staging, target):
         aside = _aside(target)
-        _remove(aside)
+        _remove(aside, owned(aside))
+        old = owned(target)
         target.rename(aside)
         try:
             staging.rename(target)
         except OSError:
             aside.rename(target)
             raise
-        _remove(aside)
+        _remove(aside, old)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -140,18 +179,45 @@ def _aside(target: Path) -> Path:
 
 def _is_ours(directory: Path) -> bool:
     """Whether the directory's `surgery.json` says that surgery wrote it."""
+    return _signature(directory).tool == "surgery"
+
+
+def _signature(directory: Path) -> _Signature:
     try:
-        text = (directory / MANIFEST).read_bytes()
-        return msgspec.json.decode(text, type=_Signature).tool == "surgery"
+        return msgspec.json.decode((directory / MANIFEST).read_bytes(), type=_Signature)
     except (OSError, msgspec.DecodeError, RecursionError):
+        return _Signature("")
+
+
+def _unchanged(path: Path, expected: str) -> bool:
+    try:
+        return not path.is_symlink() and path.is_file() and sha256(path) == expected
+    except OSError:
         return False
 
 
-def _remove(directory: Path) -> None:
-    """Delete our two files and the directory; a file of somebody else's stays, and the directory with it."""
+def _inside(directory: Path) -> set[str]:
+    """Names of all that lies in a directory, except for directories that hold something."""
+    found = set()
+    for place, directories, files in os.walk(directory):
+        here = Path(place)
+        found |= {(here / name).relative_to(directory).as_posix() for name in files}
+        linked = [name for name in directories if (here / name).is_symlink()]
+        found |= {(here / name).relative_to(directory).as_posix() for name in linked}
+        if here != directory and not files and not directories:
+            found.add(here.relative_to(directory).as_posix())
+    return found
+
+
+def _remove(directory: Path, names: frozenset[str]) -> None:
+    """Delete our files and the directories that they leave empty; what else is there stays."""
     with suppress(OSError):
-        for name in FILES:
+        for name in names:
             (directory / name).unlink(missing_ok=True)
+        inner = {parent for name in names for parent in (directory / name).parents if directory in parent.parents}
+        for parent in sorted(inner, key=lambda path: -len(path.parts)):
+            with suppress(OSError):
+                parent.rmdir()
         directory.rmdir()
 
 

@@ -14,8 +14,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from surgery.analysis.graph_specs import graph_again
+from surgery.checkpoints.directories import sha256
 from surgery.checkpoints.manifest import Saved, describe
-from surgery.checkpoints.tensors import sha256, unstored_buffers, with_ties
+from surgery.checkpoints.tensors import unstored_buffers, with_ties
 from surgery.cutting.cut import cut_
 from surgery.cutting.twins import twin
 from surgery.errors import InputError

@@ -1,19 +1,28 @@
-"""`surgery.json`: what was cut, what it was cut from, and what was proven. Checked against its type when read."""
+"""`surgery.json`: what was cut, what it was cut from, what was proven. Checked against its type and hash when read."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from surgery.checkpoints.directories import MANIFEST, WEIGHTS, recover
+from surgery.checkpoints.anatomy import Part
+from surgery.checkpoints.directories import MANIFEST, WEIGHTS, is_plain, recover
 from surgery.errors import InputError, PlanError
 from surgery.plans import Plan
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Format 1 had no digest, and no anatomy; it is still read."""
+
+DIGEST = re.compile(rb'"digest":"([0-9a-f]{64})"')
+BLANK = "0" * 64
+"""What stands in the place of the digest while it is computed."""
+
 NOT_OURS = "name a directory that surgery.save wrote, or copy it again"
 
 
@@ -25,15 +34,37 @@ class Header:
     format_version: int
 
 
+@dataclass(frozen=True)
+class ExportRecord:
+    """A file for another runtime, made of the slim model and kept beside it.
+
+    Attributes:
+        format: As `surgery.export` names it.
+        parity: How well it agrees with the slim model, as plain data.
+        notes: What a reader should know.
+    """
+
+    format: str
+    parity: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The contents of `surgery.json`.
 
     Attributes:
-        weights_sha256: Of `model.safetensors`, in hexadecimal.
+        digest: The hash of this file with zeros in the place of the digest.
+        weights_sha256: Of `model.safetensors`, in hexadecimal; "" where the weights are in other files.
+        files: Every other file that was written, with its hash.
+        exports: Which of them are exports.
         plan: The plan, as JSON.
         surgery_version, torch_version: What wrote it.
         source: How the model was named on the command line, None where nobody said.
+        source_sha256: The hash of the weights that the model had before the cut, masks applied.
+        anatomy: Every module of the slim model.
+        transformers: `"plain"` for a directory that `from_pretrained` loads, `"source"` where the config of the model
+            before the cut is kept beside the weights, None for other models.
         ties: Names of shared tensors, each with the name under which the tensor is stored.
         buffer_dtypes: The dtypes of buffers that are not stored (`persistent=False`).
         proof: The proof as plain data, None where there was none.
@@ -44,11 +75,17 @@ class Manifest:
 
     tool: Literal["surgery"] = "surgery"
     format_version: int = FORMAT_VERSION
+    digest: str = BLANK
     weights_sha256: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    exports: Mapping[str, ExportRecord] = field(default_factory=dict)
     plan: msgspec.Raw
     surgery_version: str
     torch_version: str
     source: str | None
+    source_sha256: str = ""
+    anatomy: Mapping[str, Part] | None = None
+    transformers: Literal["plain", "source"] | None = None
     ties: Mapping[str, str] = field(default_factory=dict)
     buffer_dtypes: Mapping[str, str] = field(default_factory=dict)
     proof: Mapping[str, Any] | None
@@ -60,7 +97,8 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The file's bytes."""
-        return msgspec.json.encode(self)
+        text = msgspec.json.encode(replace(self, digest=BLANK))
+        return text.replace(BLANK.encode(), hashlib.sha256(text).hexdigest().encode(), 1)
 
 
 @dataclass(frozen=True)
@@ -75,6 +113,11 @@ class Saved:
     def weights(self) -> Path:
         """The file of the weights."""
         return self.directory / WEIGHTS
+
+    @property
+    def plain(self) -> bool:
+        """Whether `from_pretrained` of transformers loads the directory, without a plan."""
+        return self.manifest.transformers == "plain"
 
     def __str__(self) -> str:
         m = self.manifest
@@ -107,7 +150,11 @@ def describe(directory: str | Path) -> Saved:
                 f"{str(path)!r} has format {header.format_version}, this version reads up to {FORMAT_VERSION}",
                 "upgrade surgery",
             )
+        if header.format_version > 1:
+            _check_digest(text)
         manifest = msgspec.json.decode(text, type=Manifest)
+        if odd := [name for name in manifest.files if not is_plain(name)]:
+            raise ValueError(f"the file name {odd[0]!r} leads out of the directory")
         plan = Plan.from_json(bytes(manifest.plan))
     except PlanError as error:
         raise InputError(f"the plan in {str(path)!r} is damaged: {error.fact}", NOT_OURS) from error
@@ -116,3 +163,13 @@ def describe(directory: str | Path) -> Saved:
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}", "check the permissions") from error
     return Saved(directory, manifest, plan)
+
+
+def _check_digest(text: bytes) -> None:
+    """Raises ValueError where the text is not the one that was written."""
+    found = DIGEST.search(text)
+    if found is None:
+        raise ValueError("it has no digest")
+    blank = text[: found.start(1)] + BLANK.encode() + text[found.end(1) :]
+    if hashlib.sha256(blank).hexdigest() != found[1].decode():
+        raise ValueError("its digest is not that of its text: it was changed after it was written")

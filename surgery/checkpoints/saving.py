@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from surgery.checkpoints.directories import MANIFEST, WEIGHTS, replaced
+from surgery.checkpoints.directories import MANIFEST, WEIGHTS, replaced, sha256
 from surgery.checkpoints.manifest import Manifest
-from surgery.checkpoints.tensors import sha256, stored, unstored_buffers
+from surgery.checkpoints.tensors import stored, unstored_buffers
 from surgery.errors import InputError
 from surgery.progress import stage
 from surgery.results import Result

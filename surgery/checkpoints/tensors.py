@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from surgery.errors import InputError
-
-CHUNK_BYTES = 2**22
 
 
 def stored(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -68,15 +64,6 @@ def with_ties(tensors: Mapping[str, Tensor], ties: Mapping[str, str], where: str
             raise InputError(f"{where} ties {name!r} to {canonical!r}, which does not fit its tensors", "copy it again")
         state[name] = tensors[canonical]
     return state
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _place(tensor: Tensor) -> Any:

@@ -21,6 +21,7 @@ from surgery.coupling import Coupling
 from surgery.cutting.operate import Operation, operate
 from surgery.deciding.cuts import Cuts
 from surgery.deciding.study import Study
+from surgery.deciding.widths import Widths
 from surgery.errors import CaptureError, InputError
 from surgery.inputs import Inputs
 from surgery.layout import Bools, Ids
@@ -37,7 +38,7 @@ def operate_anyhow(
     *,
     allowed: Bools | None = None,
     columns: Bools | None = None,
-    round_to: int = 1,
+    widths: Widths = Widths(),
     kept: Sequence[tuple[Ids, str]] = (),
     keep_class: bool = False,
 ) -> Operation[C]:
@@ -45,7 +46,7 @@ def operate_anyhow(
 
     Arguments as for `operate`; with `keep_class` the model as it is is all that is tried.
     """
-    settings: dict[str, Any] = {"allowed": allowed, "columns": columns, "round_to": round_to, "kept": kept}
+    settings: dict[str, Any] = {"allowed": allowed, "columns": columns, "widths": widths, "kept": kept}
     known = None if keep_class else study.memo.get("steps")  # its code was rewritten before, and is again
     own = operate(study, kind, **settings, rewriting=known)
     if keep_class or not own.forced:
@@ -64,7 +65,7 @@ def operate_anyhow(
         kind,
         allowed=None if allowed is None else there(allowed),
         columns=None if columns is None else there(columns),
-        round_to=round_to,
+        widths=widths,
         kept=[(np.flatnonzero(there(_flags(channels, study.coupling))), why) for channels, why in kept],
     )
     if other.cuts.elements_left > WORTH * own.cuts.elements_left:

@@ -24,6 +24,7 @@ from surgery.deciding.cuts import Cuts, Edit, Rewrite
 from surgery.deciding.dead import decide, needs_fold
 from surgery.deciding.rescaling import unscalable
 from surgery.deciding.study import Study
+from surgery.deciding.widths import Widths
 from surgery.layout import Bools, Ids, Layout, covered
 
 C = TypeVar("C", bound=Cuts)
@@ -71,7 +72,7 @@ def operate(
     *,
     allowed: Bools | None = None,
     columns: Bools | None = None,
-    round_to: int = 1,
+    widths: Widths = Widths(),
     kept: Sequence[tuple[Ids, str]] = (),
     rewriting: Steps | None = None,
 ) -> Operation[C]:
@@ -82,7 +83,7 @@ def operate(
         kind: The class of the cuts to make.
         allowed: Only these channels may go; None allows all.
         columns: Channels whose consumers' columns were zeroed as well.
-        round_to: Widths are kept at multiples of this.
+        widths: What is asked of the widths that stay.
         kept: Channels that must stay.
         rewriting: With it the code of modules may get numbers written into it; what others took on the way there.
     """
@@ -90,7 +91,7 @@ def operate(
     forced = ""
     tries = _Tries(study.model, rewriting)
     while True:
-        decision = decide(study.case, allowed=allowed, round_to=round_to, kept=staying)
+        decision = decide(study.case, allowed=allowed, widths=widths, kept=staying)
         unequal = uneven(study.model, study.program, study.coupling, decision.alive, tries.evened)
         forced = forced or (unequal[1] if unequal is not None else "")
         unequal = unequal or unscalable(study.program, study.coupling, decision.alive)

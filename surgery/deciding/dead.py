@@ -15,6 +15,7 @@ import numpy as np
 
 from surgery.deciding.case import Case, Rows
 from surgery.deciding.reads import Reading
+from surgery.deciding.widths import Widths, share_of_most
 from surgery.layout import Bools, Ids
 
 MIN_CARRIER_RATIO = 0.1
@@ -98,14 +99,14 @@ class Decision:
 
 
 def decide(
-    case: Case, *, allowed: Bools | None = None, round_to: int = 1, kept: Sequence[tuple[Ids, str]] = ()
+    case: Case, *, allowed: Bools | None = None, widths: Widths = Widths(), kept: Sequence[tuple[Ids, str]] = ()
 ) -> Decision:
     """The channels to remove.
 
     Args:
         case: The coupling and what is read.
         allowed: Only these channels may go, `[n_channels]`; None allows all.
-        round_to: Dead channels are kept back until each group's width is a multiple of this.
+        widths: Dead channels are kept back until every group is as wide as is asked.
         kept: Channels that must stay for other reasons, each with its sentence.
     """
     coupling = case.coupling
@@ -119,6 +120,8 @@ def decide(
         decision.keep(np.flatnonzero(~allowed & ~coupling.following), "not chosen")
     for channels, why in kept:
         decision.keep(channels, why)
+    likeness = widths.likeness(coupling)
+    decision.keep(np.flatnonzero(np.isin(coupling.group_of, likeness.whole)), likeness.why_whole)
     while True:
         _read(case, decision)
         if _fill(case, decision):
@@ -127,7 +130,7 @@ def decide(
             continue
         if _agree(case, decision):
             continue
-        if not _round(case, decision, round_to):
+        if not _widen(case, decision, widths.multiple, likeness.alike):
             _name_causes(case, decision)
             return decision
 
@@ -325,15 +328,18 @@ def _agree(case: Case, decision: Decision) -> bool:
     return changed
 
 
-def _round(case: Case, decision: Decision, round_to: int) -> bool:
-    """Keep dead channels back until every group's width is a multiple of `round_to`."""
-    if round_to <= 1:
+def _widen(case: Case, decision: Decision, multiple: int, alike: Sequence[Ids]) -> bool:
+    """Keep dead channels back until every group's width is a multiple, and those that are to be alike are."""
+    if multiple <= 1 and not alike:
         return False
     groups = case.coupling.group_of
     gone = np.flatnonzero(~decision.alive & ~case.coupling.virtual)
     n_groups = int(groups.max(initial=-1)) + 1
     width = np.bincount(groups[decision.alive], minlength=n_groups)
-    need = -width % round_to
+    counted = ~case.coupling.virtual
+    alone = np.bincount(groups[decision.alive & counted], minlength=n_groups)
+    more = share_of_most(alone, np.bincount(groups[counted], minlength=n_groups), alike) - alone
+    need = more + -(width + more) % multiple
     for uniform in case.coupling.uniforms:
         for array in uniform.arrays:
             if array.shape[0] > 1:  # a channel kept in one row asks for others in all rows: see what they come to
@@ -343,5 +349,8 @@ def _round(case: Case, decision: Decision, round_to: int) -> bool:
     gone = gone[order]
     starts = np.searchsorted(groups[gone], np.arange(n_groups))
     rank = np.arange(gone.size) - starts[groups[gone]]
-    why = f"kept, so that the width is a multiple of {round_to}"
-    return decision.keep(gone[rank < need[groups[gone]]], why, filling=True)
+    filling = gone[rank < need[groups[gone]]]
+    unequal = more[groups[filling]] > 0
+    changed = decision.keep(filling[unequal], "kept, so that this part is as wide in every layer", filling=True)
+    why = f"kept, so that the width is a multiple of {multiple}"
+    return decision.keep(filling[~unequal], why, filling=True) or changed

@@ -16,7 +16,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from surgery.checkpoints import describe, load, save
-from surgery.checkpoints.tensors import sha256
+from surgery.checkpoints.directories import sha256
 from surgery.errors import InputError
 from tests.checkpoints.nets import Net, result
 
