@@ -17,7 +17,7 @@ from surgery.deciding.dead import decide
 from surgery.deciding.importance import IMPORTANCES, Scores, importance_scores
 from surgery.deciding.pick import lowest
 from surgery.deciding.study import Study
-from surgery.deciding.widths import Widths
+from surgery.deciding.widths import ANY, Widths
 from surgery.errors import InputError
 from surgery.inputs import Example, Inputs
 from surgery.layout import Bools
@@ -50,8 +50,8 @@ def choose(
         importance: `"l1"` or `"l2"`: the norm of everything that writes the channel. Or a function of the model that
             returns scores per parameter axis, `{"conv1.weight": [out_channels], ...}`; bigger is kept.
         round_to: Widths that stay are multiples of this.
-        uniform: The same part of every layer stays as wide, and what the config of a model of transformers has no number
-            for stays whole (see `shrink`).
+        uniform: The same part of every layer stays as wide, and what the config of a model of transformers has no
+            number for stays whole (see `shrink`).
         keep_class: Choose only what the model's code, as it is, can do without (see `shrink`).
 
     Raises:
@@ -87,7 +87,7 @@ def choose(
 
 
 def exact_plan(
-    study: Study, chosen: Bools, *, widths: Widths = Widths(), dead_too: bool = False, keep_class: bool = False
+    study: Study, chosen: Bools, *, widths: Widths = ANY, dead_too: bool = False, keep_class: bool = False
 ) -> tuple[Plan, Bools]:
     """The plan that cuts the chosen channels, less those that could not go exactly; and its carriers, `[n_channels]`.
 
@@ -98,7 +98,7 @@ def exact_plan(
 
 
 def exact_operation(
-    study: Study, chosen: Bools, *, widths: Widths = Widths(), dead_too: bool = False, keep_class: bool = False
+    study: Study, chosen: Bools, *, widths: Widths = ANY, dead_too: bool = False, keep_class: bool = False
 ) -> tuple[Operation[Plan], Bools]:
     """As `exact_plan`: the operation of which it is the plan."""
     columns = np.zeros_like(chosen)
@@ -114,7 +114,7 @@ def exact_operation(
 
 
 def zeroed_exactly(
-    study: Study, chosen: Bools, columns: Bools, *, widths: Widths = Widths(), dead_too: bool = False
+    study: Study, chosen: Bools, columns: Bools, *, widths: Widths = ANY, dead_too: bool = False
 ) -> tuple[Study, Bools, Bools]:
     """`(the study of a masked copy, the channels zeroed in it, those that are zeroed where they are read, too)`.
 

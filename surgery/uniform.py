@@ -65,7 +65,8 @@ def plain_config(configured: Configured, slim: nn.Module, cuts: Cuts, inputs: In
 def plain_model(configured: Configured, slim: nn.Module) -> nn.Module:
     """A model of the config with the slim one's tensors, which it shares."""
     with quiet():
-        made = configured.kind(copy.deepcopy(configured.config))
+        made: Any = configured.kind(copy.deepcopy(configured.config))
     made.load_state_dict(slim.state_dict(), assign=True)
     made.tie_weights()
-    return made.train(slim.training)
+    model: nn.Module = made.train(slim.training)
+    return model

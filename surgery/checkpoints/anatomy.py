@@ -45,12 +45,19 @@ def check_anatomy(saved: Mapping[str, Part], model: nn.Module, where: str, way_o
         raise InputError(f"{where} is of another model: only {holder} has a module {odd[0]!r}", way_out)
     for path, part in saved.items():
         named = path or "the model itself"
-        if part.kind != here[path].kind:
-            raise InputError(f"{where} is of another model: {named} was a {part.kind}, here {here[path].kind}", way_out)
+        if part.kind != here[path].kind and part.kind not in _bases(model, path):
+            raise InputError(f"{where} is of another model: {named} was {part.kind}, here {here[path].kind}", way_out)
         for name in sorted(part.settings.keys() & here[path].settings.keys()):  # versions of torch know others
             before, now = part.settings[name], here[path].settings[name]
             if before != now:
                 raise InputError(f"{where} is of another model: {named} had {name}={before}, here {now}", way_out)
+
+
+def _bases(model: nn.Module, path: str) -> set[str]:
+    """Names of the classes of the user's that a module's class is made of: one that adds to the saved one will do."""
+    return {
+        kind.__name__ for kind in type(model.get_submodule(path)).__mro__ if not kind.__module__.startswith("torch.")
+    }
 
 
 def _part(module: nn.Module) -> Part:
@@ -58,8 +65,8 @@ def _part(module: nn.Module) -> Part:
     if kind.__name__ in IDLE_KINDS:
         return Part(IDLE)
     if not kind.__module__.startswith("torch.nn."):
-        return Part(kind.__qualname__)  # where the user's code lies may change: `__main__` today, a package tomorrow
+        return Part(kind.__name__)  # where the user's code lies may change: `__main__` today, a package tomorrow
     names = [name for name in getattr(kind, "__constants__", ()) if name not in OF_TRAINING]
     values = {name: getattr(module, name) for name in names if hasattr(module, name)}
     plain = {name: value for name, value in values.items() if not isinstance(value, nn.Module | Rewritten)}
-    return Part(f"torch.nn.{kind.__qualname__}", {name: repr(value) for name, value in plain.items()})
+    return Part(f"torch.nn.{kind.__name__}", {name: repr(value) for name, value in plain.items()})

@@ -14,23 +14,32 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from surgery.analysis.graph_specs import graph_again
+from surgery.checkpoints.anatomy import check_anatomy
 from surgery.checkpoints.directories import sha256
 from surgery.checkpoints.manifest import Saved, describe
+from surgery.checkpoints.pretrained import SOURCE
 from surgery.checkpoints.tensors import unstored_buffers, with_ties
 from surgery.cutting.cut import cut_
 from surgery.cutting.twins import twin
 from surgery.errors import InputError
 from surgery.masks import bake, find_coats
 from surgery.progress import stage
+from surgery.sources.libraries import from_transformers
+from surgery.sources.models import is_library_model, load_model
 
 LISTED = 4
 """How many names of each kind an error lists."""
 
+NAME_IT = "pass it before it was shrunk: surgery.load(directory, model)"
+
 SAME_MODEL = "pass the very model that it was made from, before it was shrunk"
 
 
-def load(directory: str | Path, model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+def load(directory: str | Path, model: nn.Module | Callable[[], nn.Module] | None = None) -> nn.Module:
     """The slim model of a directory that `save` wrote.
+
+    Nothing in the directory is executed, and no class is looked up that it names: a model of the user's own has to be
+    given. Models of timm, torchvision and transformers are built from their libraries.
 
     Weights, persistent buffers and their dtypes come from the file; the code, the training flags, buffers that are not
     stored and all other attributes come from `model`, as do the device and `requires_grad`.
@@ -38,32 +47,76 @@ def load(directory: str | Path, model: nn.Module | Callable[[], nn.Module]) -> n
     Args:
         directory: From `save`.
         model: A fresh instance of the model before it was shrunk, which is left as it is; or a function that makes
-            one. Its weights do not matter and may be on the meta device.
+            one. Its weights do not matter and may be on the meta device. Not needed where `save` was told that the
+            model is one of a library's, and for models of transformers; such a model comes back in eval mode.
 
     Raises:
-        InputError: A file is missing or damaged, the model is not the one that was saved, or the factory fails.
+        InputError: A file is missing or damaged, the model is not the one that was saved, the factory fails, or no
+            model was given where one is needed.
     """
     saved = describe(directory)
     with stage(f"loading {directory}"):
         _check_weights(saved)
-        skeleton, home = _skeleton(_fresh(model))
+        if model is None and saved.plain:
+            return from_transformers(saved.directory)[0].eval()
+        skeleton, home = _skeleton(_fresh(_unless_given(model, saved)))
         skeleton = _replayed(skeleton, saved)
-        tensors = {name: tensor.to(home) for name, tensor in _read(saved.weights).items()}
-        _fill_(skeleton, with_ties(tensors, saved.manifest.ties, str(directory)), saved)
+        if saved.manifest.anatomy is not None:
+            check_anatomy(saved.manifest.anatomy, skeleton, str(directory), SAME_MODEL)
+        tensors = {name: tensor.to(home) for name, tensor in _tensors(saved).items()}
+        _fill_(skeleton, tensors, saved)
         _cast_buffers_(skeleton, saved.manifest.buffer_dtypes)
         _refuse_meta(skeleton)
-    return skeleton
+    return skeleton if model is not None else skeleton.eval()
+
+
+def _unless_given(
+    model: nn.Module | Callable[[], nn.Module] | None, saved: Saved
+) -> nn.Module | Callable[[], nn.Module]:
+    """The model that was given, or the one that the directory names, where a library has it.
+
+    Raises:
+        InputError: It names none, or one that is made by code which was not named.
+    """
+    if model is not None:
+        return model
+    if saved.manifest.transformers is not None:
+        return from_transformers(saved.directory / SOURCE, weights=False)[0]
+    recorded = saved.manifest.source
+    if recorded is None or not is_library_model(recorded):
+        unasked = "whose code is not run unasked" if ":" in (recorded or "") else "which has to be opened first"
+        asked = f"{recorded!r}, {unasked}" if recorded else "a model that it does not name"
+        raise InputError(f"{str(saved.directory)!r} was made from {asked}", NAME_IT)
+    return load_model(recorded).model
+
+
+def _tensors(saved: Saved) -> dict[str, Tensor]:
+    """The state under all its names; of a plain directory as transformers reads it, which may name it otherwise."""
+    if saved.plain:
+        return from_transformers(saved.directory)[0].state_dict(keep_vars=True)
+    return with_ties(_read(saved.weights), saved.manifest.ties, str(saved.directory))
 
 
 def _check_weights(saved: Saved) -> None:
-    path = saved.weights
+    """Whether the files that are read from here on are those that were written.
+
+    Raises:
+        InputError: One of them is missing, cannot be read or was changed.
+    """
+    if saved.manifest.weights_sha256:
+        _check_file(saved.weights, saved.manifest.weights_sha256)
+    for name, expected in saved.manifest.files.items():
+        if name.startswith(f"{SOURCE}/") or name == "config.json" or ".safetensors" in name:
+            _check_file(saved.directory / name, expected)
+
+
+def _check_file(path: Path, expected: str) -> None:
     if not path.is_file():
         raise InputError(f"there is no file {str(path)!r}", "copy the whole directory")
     try:
         found = sha256(path)
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}", "check the permissions") from error
-    expected = saved.manifest.weights_sha256
     if found != expected:
         raise InputError(
             f"{str(path)!r} ({path.stat().st_size} bytes) is not the file that was saved: "

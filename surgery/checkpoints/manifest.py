@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +15,12 @@ from surgery.checkpoints.anatomy import Part
 from surgery.checkpoints.directories import MANIFEST, WEIGHTS, is_plain, recover
 from surgery.errors import InputError, PlanError
 from surgery.plans import Plan
+from surgery.sources.models import is_library_model
 
 FORMAT_VERSION = 2
 """Format 1 had no digest, and no anatomy; it is still read."""
 
-DIGEST = re.compile(rb'"digest":"([0-9a-f]{64})"')
+DIGEST = re.compile(rb'"digest"\s*:\s*"([0-9a-f]{64})"')
 BLANK = "0" * 64
 """What stands in the place of the digest while it is computed."""
 
@@ -97,8 +98,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The file's bytes."""
-        text = msgspec.json.encode(replace(self, digest=BLANK))
-        return text.replace(BLANK.encode(), hashlib.sha256(text).hexdigest().encode(), 1)
+        return digested(msgspec.json.encode(self))
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,19 @@ class Saved:
     def plain(self) -> bool:
         """Whether `from_pretrained` of transformers loads the directory, without a plan."""
         return self.manifest.transformers == "plain"
+
+    @property
+    def told(self) -> str:
+        """How it is loaded, in words."""
+        kind = self.manifest.transformers
+        if kind == "plain":
+            return "a transformers directory, which from_pretrained loads"
+        call = f'surgery.load("{self.directory}")'
+        if kind == "source":
+            return f"{call} loads it (its widths are more than a config can say: --uniform makes such as it can)"
+        if self.manifest.source is not None and is_library_model(self.manifest.source):
+            return f"{call} loads it"
+        return f'surgery.load("{self.directory}", model) loads it, on the model as it was before the cut'
 
     def __str__(self) -> str:
         m = self.manifest
@@ -150,8 +163,8 @@ def describe(directory: str | Path) -> Saved:
                 f"{str(path)!r} has format {header.format_version}, this version reads up to {FORMAT_VERSION}",
                 "upgrade surgery",
             )
-        if header.format_version > 1:
-            _check_digest(text)
+        if header.format_version > 1 and digested(text) != text:
+            raise ValueError("it was changed after it was written: its digest is not that of its text")
         manifest = msgspec.json.decode(text, type=Manifest)
         if odd := [name for name in manifest.files if not is_plain(name)]:
             raise ValueError(f"the file name {odd[0]!r} leads out of the directory")
@@ -165,11 +178,14 @@ def describe(directory: str | Path) -> Saved:
     return Saved(directory, manifest, plan)
 
 
-def _check_digest(text: bytes) -> None:
-    """Raises ValueError where the text is not the one that was written."""
+def digested(text: bytes) -> bytes:
+    """The text of a manifest with its own hash in it.
+
+    Raises:
+        ValueError: It has no place for one.
+    """
     found = DIGEST.search(text)
     if found is None:
         raise ValueError("it has no digest")
-    blank = text[: found.start(1)] + BLANK.encode() + text[found.end(1) :]
-    if hashlib.sha256(blank).hexdigest() != found[1].decode():
-        raise ValueError("its digest is not that of its text: it was changed after it was written")
+    before, after = text[: found.start(1)], text[found.end(1) :]
+    return before + hashlib.sha256(before + BLANK.encode() + after).hexdigest().encode() + after

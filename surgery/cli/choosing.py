@@ -20,6 +20,7 @@ from surgery.cli.options import (
     StripPrefix,
     Traceback,
     Trust,
+    Uniform,
 )
 from surgery.cli.outcome import Outcome
 
@@ -32,6 +33,7 @@ def choose(
     keep_ratio: Annotated[float, typer.Option(help="The share of each group's channels that stays.")] = 0.5,
     importance: Annotated[str, typer.Option(help="l1 or l2: the norm of what writes a channel.")] = "l2",
     round_to: RoundTo = 1,
+    uniform: Uniform = False,
     keep_class: KeepClass = False,
     output: PlanOutput = None,
     overwrite: Overwrite = False,
@@ -51,6 +53,7 @@ def choose(
         "keep_ratio": keep_ratio,
         "importance": importance,
         "round_to": round_to,
+        "uniform": uniform,
         "keep_class": keep_class,
     }
     plan = choosing.choose(loaded.model, args, kwargs, **settings)

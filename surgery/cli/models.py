@@ -39,22 +39,22 @@ def opened(
     Raises:
         InputError: As `surgery.sources.load_model`, or a saved directory was made from code that nobody named.
     """
-    from surgery.checkpoints import describe, load, recover
-    from surgery.sources import is_library_model, load_model
+    from surgery.checkpoints import NAME_IT, describe, load, recover
+    from surgery.sources import load_model
 
     def open_saved(directory: Path) -> nn.Module:
         saved = describe(directory)
         if not quiet:
             note(str(saved))
-        recorded = saved.manifest.source
-        made_from = factory or (recorded if recorded and is_library_model(recorded) else None)
-        if made_from is None:
-            asked = f"{recorded!r}, whose code is not run unasked" if recorded else "a model that it does not name"
-            named = recorded or "package.module:factory"
-            raise InputError(f"{str(directory)!r} was made from {asked}", f"name it: --factory {named}")
-        if made_from == spec:
-            raise InputError(f"--factory is {made_from!r}, the saved directory itself", "name the model before the cut")
-        return load(directory, opened(made_from, trust=trust, quiet=True).model)
+        if factory == spec:
+            raise InputError(f"--factory is {factory!r}, the saved directory itself", "name the model before the cut")
+        try:
+            return load(directory, None if factory is None else opened(factory, trust=trust, quiet=True).model)
+        except InputError as error:
+            if error.way_out == NAME_IT:
+                named = saved.manifest.source or "package.module:factory"
+                raise InputError(error.fact, f"name it: --factory {named}") from error
+            raise
 
     recover(Path(spec))
     loaded = load_model(spec, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, open_saved=open_saved)

@@ -35,6 +35,13 @@ Factory = Annotated[
     ),
 ]
 RoundTo = Annotated[int, typer.Option(metavar="N", help="Keep widths at multiples of N.")]
+Uniform = Annotated[
+    bool,
+    typer.Option(
+        "--uniform",
+        help="Keep the same part of every layer as wide; a transformers model then loads with from_pretrained.",
+    ),
+]
 KeepClass = Annotated[
     bool,
     typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,11 +21,16 @@ from surgery.cli.options import (
     StripPrefix,
     Traceback,
     Trust,
+    Uniform,
 )
 from surgery.cli.outcome import Outcome
+from surgery.errors import InputError
 
 if TYPE_CHECKING:
     from surgery.results import Result
+
+
+FORMATS = "onnx or torchscript"
 
 
 def shrink(
@@ -43,9 +49,14 @@ def shrink(
         bool, typer.Option("--flush-subnormals", help="Set subnormal weights to zero first.")
     ] = False,
     round_to: RoundTo = 1,
+    uniform: Uniform = False,
     keep_class: KeepClass = False,
     no_prove: Annotated[bool, typer.Option("--no-prove", help="Hand the slim model over unproven.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The directory to save in.")] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FORMAT", help=f"Keep an export of the slim model there, checked: {FORMATS}. Once each."),
+    ] = None,
     overwrite: Overwrite = False,
     factory: Factory = None,
     trust: Trust = False,
@@ -54,12 +65,17 @@ def shrink(
 ) -> Outcome:
     """Remove every channel that is dead in MODEL, and prove that the function is the same."""
     from surgery import shrinking
-    from surgery.checkpoints import check_free, save
+    from surgery.checkpoints import check_free, describe, save
+    from surgery.exporting import export as write
+    from surgery.exporting.table import target_for
     from surgery.plans import Plan
     from surgery.sources import read_weights
 
+    files = {form: f"model{target_for(Path(), form).suffixes[0]}" for form in export or ()}
     if output is not None:
         check_free(output, overwrite=overwrite)
+    elif files:
+        raise InputError("--export keeps a file in the directory that --output names", "add --output DIRECTORY")
     masks = None if keep_masks is None else {n: t.bool() for n, t in read_weights(keep_masks).tensors.items()}
     args, kwargs = inputs_of(inputs)
     chosen = None if plan is None else Plan.read(plan)
@@ -72,13 +88,22 @@ def shrink(
         tolerance=tolerance,
         flush_subnormals=flush_subnormals,
         round_to=round_to,
+        uniform=uniform,
         prove=not no_prove,
         keep_class=keep_class,
     )
+    lines, exported = [str(result)], []
     if output is not None:
-        save(result, output, source=model, overwrite=overwrite)
-    text = str(result) + (f"\nsaved in {output}" if output is not None else "")
-    return Outcome(text, {"command": "shrink", "model": model, "output": _path(output), **_data(result)})
+        with tempfile.TemporaryDirectory(prefix="surgery-") as place:
+            exported = [
+                write(result.model, Path(place) / file, args, kwargs, format=form) for form, file in files.items()
+            ]
+            save(result, output, source=model, exports=exported, overwrite=overwrite)
+        lines += [f"  {one.path.name}: {one.parity}" for one in exported]
+        lines.append(f"saved in {output}: {describe(output).told}")
+    kept = [one.as_dict() | {"path": one.path.name} for one in exported]
+    data = {"command": "shrink", "model": model, "output": _path(output), "exports": kept, **_data(result)}
+    return Outcome("\n".join(lines), data)
 
 
 def _data(result: Result) -> dict[str, Any]:

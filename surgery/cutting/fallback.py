@@ -21,7 +21,7 @@ from surgery.coupling import Coupling
 from surgery.cutting.operate import Operation, operate
 from surgery.deciding.cuts import Cuts
 from surgery.deciding.study import Study
-from surgery.deciding.widths import Widths
+from surgery.deciding.widths import ANY, Widths
 from surgery.errors import CaptureError, InputError
 from surgery.inputs import Inputs
 from surgery.layout import Bools, Ids
@@ -38,7 +38,7 @@ def operate_anyhow(
     *,
     allowed: Bools | None = None,
     columns: Bools | None = None,
-    widths: Widths = Widths(),
+    widths: Widths = ANY,
     kept: Sequence[tuple[Ids, str]] = (),
     keep_class: bool = False,
 ) -> Operation[C]:

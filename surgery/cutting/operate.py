@@ -24,7 +24,7 @@ from surgery.deciding.cuts import Cuts, Edit, Rewrite
 from surgery.deciding.dead import decide, needs_fold
 from surgery.deciding.rescaling import unscalable
 from surgery.deciding.study import Study
-from surgery.deciding.widths import Widths
+from surgery.deciding.widths import ANY, Widths
 from surgery.layout import Bools, Ids, Layout, covered
 
 C = TypeVar("C", bound=Cuts)
@@ -72,7 +72,7 @@ def operate(
     *,
     allowed: Bools | None = None,
     columns: Bools | None = None,
-    widths: Widths = Widths(),
+    widths: Widths = ANY,
     kept: Sequence[tuple[Ids, str]] = (),
     rewriting: Steps | None = None,
 ) -> Operation[C]:

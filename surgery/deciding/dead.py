@@ -15,7 +15,7 @@ import numpy as np
 
 from surgery.deciding.case import Case, Rows
 from surgery.deciding.reads import Reading
-from surgery.deciding.widths import Widths, share_of_most
+from surgery.deciding.widths import ANY, Widths, share_of_most
 from surgery.layout import Bools, Ids
 
 MIN_CARRIER_RATIO = 0.1
@@ -99,7 +99,7 @@ class Decision:
 
 
 def decide(
-    case: Case, *, allowed: Bools | None = None, widths: Widths = Widths(), kept: Sequence[tuple[Ids, str]] = ()
+    case: Case, *, allowed: Bools | None = None, widths: Widths = ANY, kept: Sequence[tuple[Ids, str]] = ()
 ) -> Decision:
     """The channels to remove.
 

@@ -50,6 +50,10 @@ class Widths:
         return Likeness() if self.rule is None else self.rule(coupling)
 
 
+ANY = Widths()
+"""Nothing is asked."""
+
+
 def axes_of_groups(coupling: Coupling) -> list[list[Axis]]:
     """For every group the axes that its channels live on."""
     axes = list(coupling.axes.values())

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,9 +44,7 @@ NOT_IN_CONFIG = "kept, for the model's config has no number for this width"
 
 @dataclass(frozen=True)
 class Setting:
-    """A number in a config: where it stands (`("text_config", "hidden_size")`, `("hidden_sizes", 2)`), and what it is.
-
-    """
+    """A number in a config: where it stands (`("vision_config", "hidden_sizes", 2)`), and what it is."""
 
     key: Key
     value: Number
@@ -58,19 +56,20 @@ class Setting:
         """A copy of the config with another number there."""
         changed = copy.deepcopy(config)
         *way, last = self.key
+        entry: Any = value
+        if isinstance(last, int):  # of a list, which is set as a whole: a tuple cannot be written into
+            whole = changed
+            for step in way:
+                whole = whole[step] if isinstance(whole, dict) else getattr(whole, str(step))
+            entry = [value if i == last else known for i, known in enumerate(whole)]
+            *way, last = way
         holder = changed
         for step in way:
-            holder = holder[step] if isinstance(holder, list | dict) else getattr(holder, str(step))
-        if isinstance(last, int):  # a list, which must be set as a whole: a tuple cannot be written into
-            inner: Any = changed
-            for step in way[:-1]:
-                inner = inner[step] if isinstance(inner, dict) else getattr(inner, str(step))
-            entries = [value if i == last else entry for i, entry in enumerate(getattr(inner, str(way[-1])))]
-            setattr(inner, str(way[-1]), entries)
-        elif isinstance(holder, dict):
-            holder[last] = value
+            holder = holder[step] if isinstance(holder, dict) else getattr(holder, str(step))
+        if isinstance(holder, dict):
+            holder[last] = entry
         else:
-            setattr(holder, str(last), value)
+            setattr(holder, str(last), entry)
         with quiet():
             return type(config).from_dict(changed.to_dict())  # as `from_pretrained` will read it
 
@@ -87,7 +86,7 @@ class Configured:
     config: Any
 
     @classmethod
-    def of(cls, model: nn.Module) -> Self | None:
+    def of(cls, model: nn.Module) -> Configured | None:
         """None for a model that is not of transformers (which is then not imported), or whose class is not its own."""
         transformers = sys.modules.get("transformers")
         if transformers is None or not isinstance(model, transformers.PreTrainedModel):
@@ -113,7 +112,6 @@ class Configured:
 
     def settings(self) -> tuple[Setting, ...]:
         """Every number that could stand for a size."""
-        plain = self.config.to_dict()
         return tuple(setting for setting in _numbers(self.config.to_dict(), ()) if setting.value >= 1)[:AT_MOST]
 
     def spoken(self) -> Configured:
@@ -279,12 +277,16 @@ def _numbers_of(module: nn.Module) -> dict[str, int | float]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what transformers logs of configs and weights that are about to be judged."""
+    """Without what transformers logs and draws of configs and weights that are about to be judged."""
     import transformers
 
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+    logging: Any = transformers.logging
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(before)
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()

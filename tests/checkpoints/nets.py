@@ -21,12 +21,14 @@ class Net(nn.Module):
         self.point = nn.Conv2d(8, 6, 1, bias=False)
         self.head = nn.Linear(6, 4)
         self.width = 6
+        self.act = nn.ReLU()
+        self.idle = nn.Identity()
         self.register_buffer("scale", torch.full((1,), 2.0), persistent=False)
         self.shift = torch.full((1,), 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.norm(self.first(x)))
-        x = torch.relu(self.border(x))
+        x = self.act(self.border(x))
         x = self.point(self.grouped(x))
         x = x.view(x.shape[0], self.width, -1).mean(2)
         return self.head(x) * self.scale + self.shift

@@ -61,7 +61,7 @@ def test_only_what_save_wrote_is_replaced(tmp_path: Path, monkeypatch: pytest.Mo
     save(tiny(), slim)
     (slim / "thesis.tex").write_text("mine")
     (slim / "figures").mkdir()
-    told = "'DIR' holds files that surgery did not write: figures, thesis.tex"
+    told = "'DIR' holds files that surgery did not write, or that were changed since: figures, thesis.tex"
     assert refusal(slim, overwrite=True) == (told, "move them away first")
     (tmp_path / "link").symlink_to(slim)
     assert refusal(tmp_path / "link", overwrite=True) == ("'DIR' is a symbolic link", "name the directory itself")

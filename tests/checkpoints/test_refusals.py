@@ -17,8 +17,9 @@ from torch.testing import assert_close
 
 from surgery.checkpoints import describe, load, save
 from surgery.checkpoints.directories import sha256
+from surgery.checkpoints.manifest import digested
 from surgery.errors import InputError
-from tests.checkpoints.nets import Net, result
+from tests.checkpoints.nets import EXAMPLE, Net, result
 
 SAME = "pass the very model that it was made from, before it was shrunk"
 AGAIN = "copy the whole directory again"
@@ -46,7 +47,7 @@ def edit(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path = directory / "surgery.json"
     data = json.loads(path.read_text())
     change(data)
-    path.write_text(json.dumps(data))
+    path.write_bytes(digested(json.dumps(data).encode()))
 
 
 def rehash(directory: Path) -> None:
@@ -161,6 +162,17 @@ def nested(depth: int) -> Any:
             lambda d: d.update(ties={"head.bias": "head.bias"}),
             "DIR ties 'head.bias' to 'head.bias', which does not fit",
         ),
+        *(
+            (
+                lambda d, name=name: d["files"].update({name: "0" * 64}),
+                f".*is damaged: the file name {re.escape(repr(name))} leads",
+            )
+            for name in ("../x", "/etc/passwd", "a/../../x", "..", "", "a\\b", "C:x", "a/b/c/d", "./x", "a//b", "x\0")
+        ),
+        (lambda d: d["files"].update({"source/config.json": "0" * 64}), "there is no file 'DIR/source/config.json'"),
+        (lambda d: d.update(transformers="magic"), "'DIR/surgery.json' is damaged: Invalid enum value 'magic'"),
+        (lambda d: d.update(anatomy={"": {"kind": 3}}), "'DIR/surgery.json' is damaged: Expected `str`, got `int`"),
+        (lambda d: d.update(anatomy={}), "DIR is of another model: only the given model has a module ''"),
         (lambda d: d.update(ties={"x": "../model"}), "DIR ties 'x' to '../model', which does not fit its tensors"),
     ],
 )
@@ -186,8 +198,34 @@ def test_deep_nesting_where_anything_is_allowed(slim: Path) -> None:
 
 
 def test_a_newer_format(slim: Path) -> None:
-    edit(slim, lambda d: d.update(format_version=2, weights_sha256=["no", "longer", "a", "string"]))
-    assert refusal(slim) == ("'DIR/surgery.json' has format 2, this version reads up to 1", "upgrade surgery")
+    edit(slim, lambda d: d.update(format_version=3, weights_sha256=["no", "longer", "a", "string"]))
+    assert refusal(slim) == ("'DIR/surgery.json' has format 3, this version reads up to 2", "upgrade surgery")
+
+
+def test_an_older_format(slim: Path) -> None:
+    def aged(d: dict[str, Any]) -> None:
+        d.update(format_version=1)
+        for name in ("files", "exports", "source_sha256", "anatomy", "transformers"):
+            del d[name]
+
+    expected = load(slim, Net).state_dict()
+    edit(slim, aged)
+    text = (slim / "surgery.json").read_text()
+    (slim / "surgery.json").write_text(re.sub(r'"digest": "\w+", ', "", text))
+    assert_close(load(slim, Net).state_dict(), expected, rtol=0, atol=0)
+
+
+def test_a_manifest_that_was_changed(slim: Path) -> None:
+    text = (slim / "surgery.json").read_bytes()
+    for place in range(40, len(text), len(text) // 150):
+        flipped = text[:place] + bytes([text[place] ^ 1]) + text[place + 1 :]
+        (slim / "surgery.json").write_bytes(flipped)
+        fact, way_out = refusal(slim)
+        assert fact.startswith("'DIR/surgery.json' is damaged: "), (place, text[place - 20 : place + 20])
+        assert way_out == NOT_OURS
+    (slim / "surgery.json").write_bytes(text.replace(b'"macs_after":', b'"macs_after":1', 1))
+    told = "it was changed after it was written: its digest is not that of its text"
+    assert refusal(slim)[0] == f"'DIR/surgery.json' is damaged: {told}"
 
 
 def test_no_saved_directory(tmp_path: Path, slim: Path) -> None:
@@ -222,11 +260,62 @@ class Renumbered(Net):
         self.width = 7
 
 
+class Less(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        del self.idle
+
+
+class Smoother(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.GELU()
+
+
+class Strided(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.point.stride = (2, 2)
+
+
+class Steady(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm.eps = 1e-3
+
+
+class Otherwise(nn.Module):
+    """The same attributes; what another forward would do nobody knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        vars(self).update(vars(Net()))
+
+
+class Trained(Net):
+    """Nothing of this matters in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = nn.Dropout(0.3)
+        self.norm.momentum = 0.2
+        self.act.inplace = True
+
+
+def test_what_only_training_notices_is_of_no_consequence(slim: Path) -> None:
+    assert_close(load(slim, Trained).eval()(EXAMPLE), load(slim, Net).eval()(EXAMPLE), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("model", "fact"),
     [
         (Wider, "DIR does not fit the model: head.weight is [9, 6], the plan was made for [4, 6]"),
-        (More, "DIR does not fit the model: 2 tensors missing in the file: more.bias, more.weight"),
+        (More, "DIR is of another model: only the given model has a module 'more'"),
+        (Less, "DIR is of another model: only the model that was saved has a module 'idle'"),
+        (Smoother, "DIR is of another model: act was torch.nn.ReLU, here torch.nn.GELU"),
+        (Strided, "DIR is of another model: point had stride=(1, 1), here (2, 2)"),
+        (Steady, "DIR is of another model: norm had eps=1e-05, here 0.001"),
+        (Otherwise, "DIR is of another model: the model itself was Net, here Otherwise"),
         (Fewer, "DIR does not fit the model: the model has no norm.weight"),
         (Renumbered, "DIR does not fit the model: .width is 7, the plan expects 6"),
     ],

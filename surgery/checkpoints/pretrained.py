@@ -1,0 +1,72 @@
+"""Models of transformers: a plain directory where the config can say the widths, else the config before the cut."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+from surgery.errors import SurgeryError
+from surgery.proof.prove import prove
+from surgery.results import Result
+from surgery.sources.configs import Configured, quiet
+from surgery.sources.libraries import from_transformers
+from surgery.uniform import plain_config, plain_model
+
+SOURCE = "source"
+"""The directory inside a slim one that holds the config of the model before the cut."""
+
+
+def configured_before(result: Result, source: str | None) -> Configured | None:
+    """The model's class and its config before the cut; None for one that is not of transformers, has its own code, or
+    was cut before, so that no config made it.
+
+    A captured graph does not know what it was made of: then the directory says it that it came from.
+    """
+    found = Configured.of(result.model)
+    directory = Path(source or "")
+    if found is None and source is not None and (directory / "config.json").is_file():
+        try:
+            found = Configured.of(from_transformers(directory, weights=False)[0])
+        except SurgeryError:
+            return None
+    if found is None or not found.kind.__module__.startswith("transformers."):
+        return None
+    made = found.shapes()
+    return found if all(made.get(name, shape) == tuple(shape) for name, shape in result.plan.shapes.items()) else None
+
+
+def save_plain(result: Result, before: Configured, place: Path) -> bool:
+    """Write config and weights as transformers does, where that makes the same model; False (and nothing) where not.
+
+    What was written is loaded again and compared with the slim model, bit by bit of its state and on the inputs.
+    """
+    if result.inputs is None or result.plan.empty:
+        return False
+    config = plain_config(before, result.model, result.plan, result.inputs)
+    if config is None:
+        return False
+    there = set(place.rglob("*"))
+    made = plain_model(before.with_(config), result.model)
+    with quiet():
+        made.save_pretrained(place)  # type: ignore[operator]
+    try:
+        with quiet():
+            loaded = from_transformers(place)[0].train(result.model.training)
+        if prove(result.model, loaded, result.inputs).passed:
+            return True
+    except SurgeryError:
+        pass
+    for path in sorted(set(place.rglob("*")) - there, reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    return False
+
+
+def save_config(before: Configured, place: Path) -> None:
+    """Write a config that `from_transformers` builds the model of."""
+    place.mkdir()
+    config = copy.deepcopy(before.config)
+    config.architectures = [before.kind.__name__]
+    with quiet():
+        text = config.to_json_string(use_diff=False)
+    (place / "config.json").write_text(json.dumps(json.loads(text), indent=2) + "\n", encoding="utf-8")
