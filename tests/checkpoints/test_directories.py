@@ -158,7 +158,7 @@ def test_a_kill_at_any_point_leaves_the_old_or_the_new(tmp_path: Path) -> None:
     for report in killed:
         if report["exists"]:
             assert report["left"] in {"old", "new"}, report
-            assert report["whole"] == ["model.safetensors", "surgery.json"]
+            assert report["whole"] == ["model.pt", "model.safetensors", "surgery.json"]
             assert report["seen"] or report["way"] == "move", report
         else:
             assert report["left"] == "new" or report["left"].startswith("there is no directory"), report

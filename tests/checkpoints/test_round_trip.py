@@ -13,6 +13,8 @@ from torch.testing import assert_close
 
 import surgery
 from surgery.checkpoints import describe, load, save
+from surgery.checkpoints.directories import sha256
+from surgery.errors import InputError
 from surgery.results import Result
 from tests.checkpoints.nets import EXAMPLE, Net, masked, masked_tied, result
 
@@ -158,3 +160,33 @@ def test_describe(cut: Result, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "slim").iterdir()) == ["model.safetensors", "surgery.json"]
     modes = {path.stat().st_mode for path in (tmp_path / "slim").iterdir()}
     assert len(modes) == 1  # the umask's, for both
+
+
+def test_exports_are_kept_with_their_parity(cut: Result, tmp_path: Path) -> None:
+    exports = [surgery.export(cut.model, tmp_path / name, EXAMPLE) for name in ("net.onnx", "net.pt")]
+    save(cut, tmp_path / "slim", exports=exports)
+    manifest = describe(tmp_path / "slim").manifest
+    assert {name: record.format for name, record in manifest.exports.items()} == {
+        "net.onnx": "onnx",
+        "net.pt": "torchscript",
+    }
+    assert manifest.exports["net.onnx"].parity == exports[0].as_dict()["parity"]
+    assert manifest.files["net.pt"] == sha256(tmp_path / "net.pt") == sha256(tmp_path / "slim" / "net.pt")
+    with pytest.raises(InputError, match=r"two files of the directory would be named 'net\.pt'"):
+        save(cut, tmp_path / "slim", exports=exports[1:] * 2, overwrite=True)
+    (tmp_path / "net.pt").unlink()
+    with pytest.raises(InputError, match=r"the export '.*net\.pt' is not there any more"):
+        save(cut, tmp_path / "slim", exports=exports, overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "slim").iterdir()) == [
+        "model.safetensors",
+        "net.onnx",
+        "net.pt",
+        "surgery.json",
+    ]
+
+
+def test_where_the_weights_came_from_is_recorded(tmp_path: Path) -> None:
+    one, same, other = (surgery.shrink(masked(seed), EXAMPLE) for seed in (0, 0, 1))
+    assert one.source_sha256 == same.source_sha256 != other.source_sha256
+    save(one, tmp_path / "slim")
+    assert describe(tmp_path / "slim").manifest.source_sha256 == one.source_sha256
