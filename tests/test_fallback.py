@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import surgery
+from surgery.checkpoints.manifest import digested
 from surgery.errors import InputError, PlanError
 from tests.exactness import shrunk
 from tests.nets import lively, zero_, zero_rows_
@@ -271,3 +275,33 @@ def test_a_graph_that_takes_fewer_lengths_than_the_model_is_not_handed_back() ->
     for length in (3, 9, 10, 14):
         x = torch.randn(2, length, 32)
         torch.testing.assert_close(result.model(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "told"),
+    [
+        ({"tensor": [10**9, 10**9], "dtype": "float32"}, r"of shape \[1000000000, 1000000000\] and dtype float32"),
+        ({"tensor": [-1], "dtype": "float32"}, r"of shape \[-1\]"),
+        ({"tensor": "12", "dtype": "float32"}, "of shape 12"),
+        ({"tensor": [2], "dtype": "load"}, "dtype load"),
+        ({"tensor": [2]}, "dtype None"),
+    ],
+)
+def test_an_example_call_from_outside_cannot_ask_for_anything(
+    result: surgery.Result, tensor: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    surgery.save(result, tmp_path / "slim")
+    path = tmp_path / "slim" / "surgery.json"
+    data = json.loads(path.read_text())
+    data["plan"]["graph"]["args"] = [tensor]
+    path.write_bytes(digested(json.dumps(data).encode()))
+    with pytest.raises(InputError, match=f"an example tensor .*{told}.* cannot be made"):
+        surgery.load(tmp_path / "slim", Written)
+
+
+def test_a_graph_that_could_not_be_made_again_is_not_saved(result: surgery.Result, tmp_path: Path) -> None:
+    assert result.plan.graph is not None
+    unsaid = replace(result.plan, graph=replace(result.plan.graph, args=None, kwargs=None))
+    with pytest.raises(InputError, match="its example call holds objects that cannot be stored"):
+        surgery.save(replace(result, plan=unsaid), tmp_path / "slim")
+    assert list(tmp_path.iterdir()) == []

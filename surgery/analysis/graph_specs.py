@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ from surgery.analysis.graph_modules import GraphModel
 from surgery.analysis.graphs import Freedom, as_graph, freedom_of
 from surgery.errors import PlanError
 from surgery.inputs import Inputs
+
+MOST_ELEMENTS = 2**30
+"""Of an example tensor that a plan asks for: a file from outside may ask for anything."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,20 @@ def _made(plain: Any) -> Any:
     if not isinstance(plain, dict):
         return plain
     if "tensor" in plain:
-        return torch.zeros(plain["tensor"], dtype=getattr(torch, plain["dtype"]))
+        return _zeros(plain["tensor"], plain.get("dtype"))
     if "tuple" in plain:
         return tuple(_made(part) for part in plain["tuple"])
     return {key: _made(part) for key, part in plain["dict"].items()}
+
+
+def _zeros(shape: Any, dtype: Any) -> Tensor:
+    """An example tensor as a file describes it.
+
+    Raises:
+        PlanError: No sizes, no dtype, or more elements than any example has.
+    """
+    kind = getattr(torch, str(dtype), None)
+    sizes = isinstance(shape, list) and all(isinstance(size, int) and size >= 0 for size in shape)
+    if not sizes or not isinstance(kind, torch.dtype) or math.prod(shape) > MOST_ELEMENTS:
+        raise PlanError(f"an example tensor of shape {shape} and dtype {dtype} cannot be made", "make the plan again")
+    return torch.zeros(shape, dtype=kind)

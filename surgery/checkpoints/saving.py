@@ -57,6 +57,11 @@ def save(
         InputError: The directory exists or holds files of others, the disk is full, or a part of the model's state
             cannot be stored.
     """
+    if result.plan.graph is not None and result.plan.graph.args is None:
+        raise InputError(
+            "the captured graph could not be made again: its example call holds objects that cannot be stored",
+            "call shrink with tensors, numbers and strings only, or export the model: surgery.export",
+        )
     with replaced(directory, overwrite=overwrite) as place, stage(f"writing {os.fspath(directory)}"):
         before = configured_before(result, source)
         if source is not None and (Path(source) / "config.json").is_file():
