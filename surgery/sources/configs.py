@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
@@ -115,15 +115,28 @@ class Configured:
         return tuple(setting for setting in _numbers(self.config.to_dict(), ()) if setting.value >= 1)[:AT_MOST]
 
     def spoken(self) -> Configured:
-        """The same model with what its config leaves open (`head_dim`: None) put into words, where its modules know."""
-        model, said = self.empty(), self
+        """The same model with what its config leaves open (`head_dim`: None) put into words.
+
+        That is a size of the model, or a number that modules keep under that name, which makes no difference where
+        another does.
+        """
+        model, shapes, said = self.empty(), self.shapes(), self
+        sizes = {size for shape in shapes.values() for size in shape if size > 1}
         for name in [key for key, value in self.config.to_dict().items() if value is None]:
-            known = {value for module in model.modules() if isinstance(value := vars(module).get(name), int)}
-            if len(known) == 1 and not isinstance(value := known.pop(), bool):
-                with suppress(Exception):  # the class refuses it, in words of its own
-                    other = self.with_(Setting((name,), value).put(said.config, value))
-                    said = other if other.shapes() == self.shapes() else said
+            kept = {value for module in model.modules() if type(value := vars(module).get(name)) is int and value > 1}
+            if said._differs(name, 2 * max(sizes | kept), shapes):
+                for value in sorted(kept | sizes):
+                    if said._differs(name, value, shapes) is False:
+                        said = said.with_(Setting((name,), value).put(said.config, value))
+                        break
         return said
+
+    def _differs(self, name: str, value: int, shapes: Shapes) -> bool | None:
+        """Whether a number makes other shapes; None where the class refuses it."""
+        try:
+            return self.with_(Setting((name,), value).put(self.config, value)).shapes() != shapes
+        except Exception:  # in words of its own
+            return None
 
     @cached_property
     def sized_by(self) -> dict[Axis, frozenset[Key]]:
