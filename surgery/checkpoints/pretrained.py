@@ -41,7 +41,7 @@ def save_plain(result: Result, before: Configured, place: Path) -> bool:
 
     What was written is loaded again and compared with the slim model, bit by bit of its state and on the inputs.
     """
-    if result.inputs is None or result.plan.empty:
+    if result.inputs is None:
         return False
     config = plain_config(before, result.model, result.plan, result.inputs)
     if config is None:

@@ -189,6 +189,8 @@ class Configured:
             floats: Numbers that the cut changed in modules, old to new (the eps of norms).
         """
         wanted = {name: tuple(tensor.shape) for name, tensor in slim.state_dict().items()}
+        if not self._uniform(wanted):
+            return
         start = self
         for setting in _numbers(self.config.to_dict(), ()):
             if isinstance(setting.value, float) and setting.value in floats:
@@ -207,6 +209,18 @@ class Configured:
             elif left is not None:
                 found = here._further(wanted, slim, left[1], sizing)
                 waiting += [further for _, further in sorted(found, key=_worst_first)]
+
+    def _uniform(self, wanted: Shapes) -> bool:
+        """Whether all that the same numbers stand for, and that was as wide, is as wide still; else none can say it."""
+        widths: dict[tuple[frozenset[Key], int], set[int]] = {}
+        for name, shape in self.shapes().items():
+            now = wanted.get(name, ())
+            if len(now) != len(shape):
+                return False
+            for dim, (old, new) in enumerate(zip(shape, now, strict=True)):
+                keys = self.sized_by.get((name, dim), frozenset())
+                widths.setdefault((keys, old), set() if keys else {old}).add(new)
+        return all(len(found) == 1 for found in widths.values())
 
     def _further(
         self, wanted: Shapes, slim: nn.Module, left: int, sizing: Collection[Key]
