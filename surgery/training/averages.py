@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from surgery.caches import forget_
 from surgery.cutting.cut import cut_
@@ -172,10 +172,13 @@ def _folded_anew(masked: nn.Module, plan: Plan, inputs: Inputs | None) -> tuple[
     decision = decide(study.case, allowed=removed)
     missed = np.flatnonzero(removed & decision.alive)
     if missed.size:
-        axis = next(axis for axis in study.coupling.axes.values() if np.isin(study.coupling.channel_of[axis.ids], missed).any())
+        axis = next(
+            axis for axis in study.coupling.axes.values() if np.isin(study.coupling.channel_of[axis.ids], missed).any()
+        )
         position = int(np.flatnonzero(np.isin(study.coupling.channel_of[axis.ids].ravel(), missed))[0])
         raise PlanError(
-            f"{axis.name}[{position}] cannot go from the copy: {decision.reasons[decision.reason[missed[0]]]}", SAME_ZEROS
+            f"{axis.name}[{position}] cannot go from the copy: {decision.reasons[decision.reason[missed[0]]]}",
+            SAME_ZEROS,
         )
     own = build(Plan, study.program, study.coupling, study.known, study.readings, decision)
     model_has = {fold.bias for fold in plan.folds} | set(named_tensors(masked))

@@ -136,14 +136,18 @@ def cut_optimizer_state(
     """
     if not {"state", "param_groups"} <= set(state_dict):
         keys = ", ".join(map(repr, list(state_dict)[:5]))
-        raise InputError(f"this is no optimizer's state_dict: it has {keys}", "give what optimizer.state_dict() returns")
+        raise InputError(
+            f"this is no optimizer's state_dict: it has {keys}", "give what optimizer.state_dict() returns"
+        )
     cuts, parameters = TensorCuts(plan), dict(slim.named_parameters(remove_duplicate=False))
     groups = state_dict["param_groups"]
     numbers = [number for group in groups for number in group["params"]]
     named = dict(zip(numbers, _names(groups, names, len(numbers), slim, cuts), strict=True))
     unknown = [name for name in named.values() if name not in parameters]
     if unknown:
-        raise InputError(f"the slim model has no parameter {unknown[0]!r}", "name them as model.named_parameters() does")
+        raise InputError(
+            f"the slim model has no parameter {unknown[0]!r}", "name them as model.named_parameters() does"
+        )
     held = [
         [
             _Place(number, named[number], label=label)
@@ -178,9 +182,9 @@ def _heirs(model: nn.Module, parameters: Parameters) -> dict[int, list[_Place]]:
             raise PlanError(f"the slim model has no {name}", "give the model that it was cut from (of=)")
     for name, (kind, originals) in coats.items():
         goes_on = kind in MASKS and len(originals) == 1
-        for p in originals:
-            if name in parameters and id(p) in found:
-                found[id(p)][name] = _Place(p, name, goes_on)
+        for original in originals:
+            if name in parameters and id(original) in found:
+                found[id(original)][name] = _Place(original, name, goes_on)
     taken: set[int] = set()
     heirs: dict[int, list[_Place]] = {}
     for key, places in found.items():
@@ -201,8 +205,8 @@ def _refuse_strangers(groups: Iterable[Iterable[_Place]], parameters: Parameters
         raise InputError(
             f"the optimizer holds {len(strangers)} parameters that the model does not have (the first is "
             f"{list(strangers[0].shape)}), and not the model's {idle[0]}",
-            "give the model that the optimizer was made for (of=); where it wore weight or spectral norms and was cut "
-            "in place, make a new optimizer; where that parameter is not to be trained, set requires_grad=False",
+            "give the model that the optimizer was made for (of=; the slim model itself, where it was cut in place and "
+            "this is meant); where norms on weights were taken off in place, make a new optimizer",
         )
 
 

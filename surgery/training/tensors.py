@@ -152,5 +152,3 @@ def _refused(name: str, key: str, why: str) -> InputError:
         f"the optimizer's {key!r} of {name} cannot be cut: {why}",
         "delete that parameter's state first (it starts afresh), or make a new optimizer over the slim model",
     )
-
-
