@@ -35,7 +35,8 @@ def cut_ema_(
     A copy that lags behind has small values where the masked model has zeros. So it is masked first: what comes out
     computes what the copy computes with zeros in everything that the plan removes. Where the plan folds constants
     (a bias, a BatchNorm shift behind a ReLU), those of the copy are others: they are found and folded anew, which takes
-    `example_inputs`. There only the producers' rows are masked, and the columns that read what would vary otherwise.
+    `example_inputs`. There biases and shifts of what goes stay, and what reads it is zero where it would vary, or where
+    the model folded nothing.
 
     Args:
         ema: `torch.optim.swa_utils.AveragedModel`, timm's `ModelEmaV3`, any module that holds one copy of the model,
@@ -161,33 +162,38 @@ def _folded_anew(masked: nn.Module, plan: Plan, inputs: Inputs | None) -> tuple[
         return plan.zeros, plan
     study = Study.of(plan.as_cut(masked), inputs)
     removed = _removed(plan, study)
-    read = np.zeros_like(removed)
-    for reading in study.readings:
-        live = removed[reading.channels] & ~reading.constant & reading.read_by(~removed)
-        read[reading.channels[live]] = True
-    zeros = zeros_of(study.program, study.coupling, np.zeros_like(read), read)
-    if zeros:
-        _zero_(masked, zeros)
-        study = study.with_weights_of(study.model)
+    zeros = _unheard(plan, study, removed)
+    _zero_(masked, zeros)
+    study = study.with_weights_of(study.model)
     decision = decide(study.case, allowed=removed)
-    missed = np.flatnonzero(removed & decision.alive)
-    if missed.size:
-        axis = next(
-            axis for axis in study.coupling.axes.values() if np.isin(study.coupling.channel_of[axis.ids], missed).any()
-        )
-        position = int(np.flatnonzero(np.isin(study.coupling.channel_of[axis.ids].ravel(), missed))[0])
-        raise PlanError(
-            f"{axis.name}[{position}] cannot go from the copy: {decision.reasons[decision.reason[missed[0]]]}",
-            SAME_ZEROS,
-        )
+    missed = removed & decision.alive
+    if missed.any():
+        coupling = study.coupling
+        where = ((axis, missed[coupling.channel_of[axis.ids]].ravel()) for axis in coupling.axes.values())
+        axis, here = next((axis, here) for axis, here in where if here.any())
+        why = decision.reasons[decision.reason[np.flatnonzero(missed)[0]]]
+        raise PlanError(f"{axis.name}[{here.argmax()}] cannot go from the copy: {why}", SAME_ZEROS)
     own = build(Plan, study.program, study.coupling, study.known, study.readings, decision)
-    model_has = {fold.bias for fold in plan.folds} | set(named_tensors(masked))
-    if new := [fold.bias for fold in own.folds if fold.bias not in model_has]:
-        raise PlanError(f"the copy needs {new[0]} for its constants, which the slim model has not", SAME_ZEROS)
     folded = {fold.bias for fold in own.folds}
     idle = tuple(Fold(fold.bias, (0.0,) * len(fold.delta)) for fold in plan.folds if fold.bias not in folded)
     own = replace(own, folds=(*own.folds, *idle), edits=plan.edits, rewrites=plan.rewrites, graph=plan.graph)
     return (*plan.zeros, *zeros), own
+
+
+def _unheard(plan: Plan, study: Study, removed: Bools) -> tuple[Zeros, ...]:
+    """Where a copy must not read what goes: wherever the model took up no constants, and all that varies in the copy."""
+    biases, carrying = {fold.bias for fold in plan.folds}, {carry.weight for carry in plan.carries}
+    varies, taking = np.zeros_like(removed), set(carrying)
+    for reading in study.readings:
+        source = study.program.source(reading.use.weight) if reading.use.weight is not None else None
+        if source is not None and reading.slot in biases:
+            taking.add(source[0])
+        live = removed[reading.channels] & ~reading.constant & reading.read_by(~removed)
+        varies[reading.channels[live]] = True
+    nothing = np.zeros_like(removed)
+    every = zeros_of(study.program, study.coupling, nothing, removed)
+    still = zeros_of(study.program, study.coupling, nothing, varies)
+    return (*(one for one in every if one.name not in taking), *still)
 
 
 def _removed(plan: Plan, study: Study) -> Bools:
