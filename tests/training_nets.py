@@ -23,6 +23,29 @@ class Heads(nn.Module):
         return x + self.down(nn.functional.gelu(self.up(self.norm(x))))
 
 
+class Insisting(nn.Module):
+    """Its code checks a size: it comes back as a captured graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.a(x))
+        if y.shape[-1] != 6:
+            raise ValueError("six")
+        return self.b(y)
+
+
+def insisting() -> tuple[nn.Module, Tensor]:
+    """Half of its hidden units are dead."""
+    torch.manual_seed(4)
+    net = Insisting().double()
+    with torch.no_grad():
+        net.a.weight[:3], net.a.bias[:3], net.b.weight[:, :3] = 0, 0, 0
+    return net, torch.randn(5, 4, dtype=torch.float64)
+
+
 def mlp() -> tuple[nn.Module, Tensor]:
     """Two hidden layers, half and a third of them dead."""
     torch.manual_seed(0)

@@ -181,19 +181,27 @@ def _folded_anew(masked: nn.Module, plan: Plan, inputs: Inputs | None) -> tuple[
 
 
 def _unheard(plan: Plan, study: Study, removed: Bools) -> tuple[Zeros, ...]:
-    """Where a copy must not read what goes: wherever the model took up no constants, and all that varies in the copy."""
-    biases, carrying = {fold.bias for fold in plan.folds}, {carry.weight for carry in plan.carries}
-    varies, taking = np.zeros_like(removed), set(carrying)
+    """Where a copy must not read what goes: where the model took up no constants, and all that varies in it."""
+    biases, folding = {fold.bias for fold in plan.folds}, set()
+    varies = np.zeros_like(removed)
     for reading in study.readings:
         source = study.program.source(reading.use.weight) if reading.use.weight is not None else None
-        if source is not None and reading.slot in biases:
-            taking.add(source[0])
+        if source is not None and reading.slot in biases and not reading.use.borders:
+            folding.add(source[0])
         live = removed[reading.channels] & ~reading.constant & reading.read_by(~removed)
         varies[reading.channels[live]] = True
+    carried: dict[str, set[int]] = {}
+    for carry in plan.carries:
+        carried.setdefault(carry.weight, set()).update(carry.take)
     nothing = np.zeros_like(removed)
     every = zeros_of(study.program, study.coupling, nothing, removed)
     still = zeros_of(study.program, study.coupling, nothing, varies)
-    return (*(one for one in every if one.name not in taking), *still)
+    idle = [
+        replace(one, positions=tuple(at for at in one.positions if at not in carried.get(one.name, ())))
+        for one in every
+        if one.name not in folding
+    ]
+    return (*idle, *still)
 
 
 def _removed(plan: Plan, study: Study) -> Bools:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from surgery.deciding.cuts import Cuts
 from surgery.errors import InputError, PlanError
 from surgery.masks import worn
-from surgery.training.tensors import TensorCuts
+from surgery.training.tensors import POWERS, TensorCuts
 
 _log = logging.getLogger("surgery")
 
@@ -36,12 +36,14 @@ class _Place:
         name: The slim model's name of it; None where the parameter is not the model's.
         goes_on: Whether its state does.
         label: What the optimizer called it; None where it is called by `name`.
+        renamed: Whether it had another name in the model before the cut.
     """
 
     key: Any
     name: str | None
     goes_on: bool = True
     label: str | None = None
+    renamed: bool = False
 
 
 Parameters = Mapping[str, nn.Parameter]
@@ -145,9 +147,15 @@ def cut_optimizer_state(
     named = dict(zip(numbers, _names(groups, names, len(numbers), slim, cuts), strict=True))
     unknown = [name for name in named.values() if name not in parameters]
     if unknown:
-        raise InputError(
-            f"the slim model has no parameter {unknown[0]!r}", "name them as model.named_parameters() does"
-        )
+        raise InputError(f"the slim model has no parameter {unknown[0]!r}", "name them as the slim model does")
+    for number, name in named.items():
+        momenta = (kept for key, kept in state_dict["state"].get(number, {}).items() if key in POWERS)
+        wrong = [list(kept.shape) for kept in momenta if kept is not None and tuple(kept.shape) != cuts.before(name)]
+        if wrong and (before := cuts.before(name)) is not None:
+            raise InputError(
+                f"parameter {number} has moments of {wrong[0]}, {name} was {list(before)} before the cut",
+                "give names=[...], in the order in which the optimizer got them",
+            )
     held = [
         [
             _Place(number, named[number], label=label)
@@ -184,7 +192,7 @@ def _heirs(model: nn.Module, parameters: Parameters) -> dict[int, list[_Place]]:
         goes_on = kind in MASKS and len(originals) == 1
         for original in originals:
             if name in parameters and id(original) in found:
-                found[id(original)][name] = _Place(original, name, goes_on)
+                found[id(original)][name] = _Place(original, name, goes_on, renamed=True)
     taken: set[int] = set()
     heirs: dict[int, list[_Place]] = {}
     for key, places in found.items():
@@ -268,8 +276,8 @@ def _labels(group: Mapping[str, Any]) -> list[str | None]:
 
 
 def _labelled(places: list[_Place], label: str | None) -> list[_Place]:
-    """A parameter that keeps its name is called what the optimizer calls it."""
-    return [replace(place, label=label) if place.name in (None, label) else place for place in places]
+    """The first parameter that keeps its name is called what the optimizer calls it."""
+    return [replace(place, label=None if n or place.renamed else label) for n, place in enumerate(places)]
 
 
 def _names(

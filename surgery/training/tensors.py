@@ -92,12 +92,12 @@ class TensorCuts:
         tensors = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
         if isinstance(value, Tensor) and tuple(value.shape) == before:
             return self._gathered(name, self._as_gradients(name, key, value, state))
-        if all(tensor.numel() == 1 for tensor in tensors):
-            return value
         if isinstance(value, Tensor) and key in MEANS and not self._scales(name):
             factor = self._factor(name, value, MEANS[key])
             if factor is not None:
                 return factor
+        if all(tensor.numel() == 1 for tensor in tensors):
+            return value
         shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors[:3])
         raise _refused(name, key, f"it is {shapes}, the parameter was {list(before)} before the cut")
 

@@ -14,8 +14,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import benchmarks.torchvision_cpu  # noqa: F401  (before timm)
 import surgery
+from surgery.analysis.graph_modules import GraphModel
 from surgery.errors import CheckError, InputError, PlanError
-from tests.training_nets import NETS, Heads, conv, mlp, step_, zeros_of
+from tests.training_nets import NETS, Heads, conv, insisting, mlp, step_, zeros_of
 
 Made = tuple[nn.Module, Tensor]
 
@@ -232,7 +233,9 @@ def test_a_channel_that_cannot_go_from_the_copy_is_named() -> None:
     with torch.no_grad():
         ema.module[1].bias[carry.onto] = -9
     before = copy.deepcopy(ema.state_dict())
-    with pytest.raises(PlanError, match=r"0\.weight\[\d\] cannot go from the copy: carrier: its constant stands for all"):
+    with pytest.raises(
+        PlanError, match=r"0\.weight\[\d\] cannot go from the copy: carrier: its constant stands for all"
+    ):
         surgery.cut_ema_(ema, plan, x)
     torch.testing.assert_close(ema.state_dict(), before, rtol=0, atol=0)
 
@@ -242,3 +245,20 @@ def test_a_grouped_convolution_of_a_lagging_copy() -> None:
     masked, result = emptied(ema, net), surgery.shrink(net, x)
     surgery.cut_ema_(ema, result.plan, x)
     torch.testing.assert_close(ema(x), masked(x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0])
+def test_a_captured_graph_takes_the_place_of_the_copy(constant: float) -> None:
+    net, x = insisting()
+    with torch.no_grad():
+        net.a.bias[:2], net.b.weight[:, :2] = constant, constant
+    net, ema, x = averaged((net, x))
+    result = surgery.shrink(net, x)
+    assert result.kind == "graph"
+    assert bool(result.plan.folds) == bool(constant)
+    masked = emptied(ema, net)
+    plain = copy.deepcopy(ema.module)
+    assert surgery.cut_ema_(ema, result.plan, x) is ema
+    assert isinstance(ema.module, GraphModel)
+    torch.testing.assert_close(ema.eval()(x), masked(x), rtol=1e-10, atol=1e-10)
+    assert isinstance(surgery.cut_ema_(plain, result.plan, x), GraphModel)

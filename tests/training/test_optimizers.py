@@ -14,7 +14,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 import surgery
 from surgery.errors import InputError, PlanError
-from tests.training_nets import NETS, conv, mlp, step_, zeros_of
+from tests.training_nets import NETS, conv, insisting, mlp, step_, zeros_of
 
 
 def trained(make: Callable[[Any], Optimizer], made: tuple[nn.Module, Tensor] | None = None) -> tuple[Any, ...]:
@@ -208,6 +208,8 @@ def test_a_state_dict_is_cut_as_the_optimizer_is() -> None:
     again.load_state_dict(cut)
     with pytest.raises(InputError, match="5 parameters in 2 groups without names"):
         surgery.cut_optimizer_state(saved, result.plan, result.model)
+    with pytest.raises(InputError, match=r"parameter 0 has moments of \[8, 6\], 0\.bias was \[8\]"):
+        surgery.cut_optimizer_state(saved, result.plan, result.model, names[::-1])
     with pytest.raises(InputError, match="3 names for 5 parameters"):
         surgery.cut_optimizer_state(saved, result.plan, result.model, names[:3])
     with pytest.raises(InputError, match=r"no parameter '5\.weight'"):
@@ -256,13 +258,29 @@ def estimate(state: dict[str, Tensor]) -> Tensor:
 
 def test_a_factored_matrix_keeps_its_estimate() -> None:
     net, x = mlp()
+    net[4] = nn.Linear(9, 1).double()  # the factor of its only row is a number
+    with torch.no_grad():
+        net[4].weight[:, 1::3] = 0
     optimizer = torch.optim.Adafactor(net.parameters())
     step_(net, x, optimizer, zeros_of(net))
+    last = estimate(optimizer.state[net[4].weight])
+    row = optimizer.state[net[4].weight]["row_var"]
     result = surgery.shrink(net, x)
     before = estimate(optimizer.state[net[2].weight])
     surgery.cut_optimizer_(optimizer, result.plan, result.model, of=net)
     rows, columns = [0, 2, 3, 5, 6, 8], [1, 3, 5, 7, 9, 11]
     torch.testing.assert_close(estimate(optimizer.state[result.model[2].weight]), before[rows][:, columns])
+    torch.testing.assert_close(estimate(optimizer.state[result.model[4].weight]), last[:, rows])
+    torch.testing.assert_close(optimizer.state[result.model[4].weight]["row_var"], row * 9 / 6)
+
+
+def test_what_the_optimizer_calls_its_parameters_stays() -> None:
+    net, x = mlp()
+    optimizer = Adam([(f"module.{name}", p) for name, p in net.named_parameters()])
+    result = surgery.shrink(net, x)
+    surgery.cut_optimizer_(optimizer, result.plan, result.model, of=net)
+    names = [f"module.{name}" for name, _ in result.model.named_parameters()]
+    assert optimizer.param_groups[0]["param_names"] == names
 
 
 def test_moments_of_what_the_plan_multiplies_are_those_of_its_gradients() -> None:
@@ -327,22 +345,7 @@ def test_an_optimizer_is_cut_once() -> None:
 
 
 def test_a_captured_graph_has_the_same_names() -> None:
-    class Insisting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = torch.relu(self.a(x))
-            if y.shape[-1] != 6:
-                raise ValueError("six")
-            return self.b(y)
-
-    torch.manual_seed(0)
-    net = Insisting().double()
-    with torch.no_grad():
-        net.a.weight[:3], net.a.bias[:3], net.b.weight[:, :3] = 0, 0, 0
-    net, x, optimizer = trained(Adam, (net, torch.randn(5, 4, dtype=torch.float64)))
+    net, x, optimizer = trained(Adam, insisting())
     result = surgery.shrink(net, x)
     assert result.kind == "graph"
     other = copy.deepcopy((net, optimizer.state_dict()))

@@ -89,7 +89,7 @@ def test_norms_over_whole_tensors_and_clipping_by_the_global_norm_see_nothing_of
     from timm.optim import Lamb, Lars
 
     for make in (lambda p: Lamb(p, lr=1e-2), lambda p: Lars(p, lr=0.1, momentum=0.9, weight_decay=1e-2)):
-        left, right, masked, slim, plan = both(mlp(), make)
+        left, _, masked, slim, plan = both(mlp(), make)
         assert apart(masked, slim, plan) < 1e-10
         assert left[0] != left[-1]
     left, _right, masked, slim, plan = both(mlp(), MAIN["sgd"], clip=0.05)
