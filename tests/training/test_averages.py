@@ -171,6 +171,42 @@ def test_a_constant_that_the_copy_has_and_the_model_has_not() -> None:
     assert ema[2].bias is None
 
 
+def test_a_bias_that_the_model_got_the_copy_gets_too() -> None:
+    """The copy has no constants to fold there, but averaging goes parameter by parameter."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2, bias=False)).double()
+    with torch.no_grad():
+        net[0].weight[0], net[0].bias[0] = 0, 1
+    x = torch.randn(3, 4, dtype=torch.float64)
+    result = surgery.shrink(net, x)
+    ema = copy.deepcopy(net)
+    with torch.no_grad():
+        ema[0].bias[0] = -1
+    expected = ema(x)
+    torch.testing.assert_close(surgery.cut_ema_(ema, result.plan, x)(x), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ema[2].bias.detach(), torch.zeros(2, dtype=torch.float64), rtol=0, atol=0)
+    assert len(list(ema.parameters())) == len(list(result.model.parameters()))
+
+
+def test_a_buffer_that_is_one_number_in_many_places_is_not_written_into() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+            self.register_buffer("shift", torch.full((1,), 0.5).expand(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.relu(self.a(x)) + self.shift)
+
+    torch.manual_seed(0)
+    net = Shifted()
+    with torch.no_grad():
+        net.b.weight[:, :3] = 0
+    x = torch.randn(3, 4)
+    plan = surgery.shrink(net, x).plan
+    assert surgery.cut_ema_(copy.deepcopy(net), plan, x).shift.shape == (3,)
+
+
 def test_heads_whose_values_are_constant() -> None:
     """The second head's values are its bias: what its output columns make of it is folded into the output's bias."""
     torch.manual_seed(0)
@@ -251,7 +287,7 @@ def test_a_grouped_convolution_of_a_lagging_copy() -> None:
 def test_a_captured_graph_takes_the_place_of_the_copy(constant: float) -> None:
     net, x = insisting()
     with torch.no_grad():
-        net.a.bias[:2], net.b.weight[:, :2] = constant, constant
+        net.a.bias[:3], net.b.weight[:, :3] = constant, constant
     net, ema, x = averaged((net, x))
     result = surgery.shrink(net, x)
     assert result.kind == "graph"
