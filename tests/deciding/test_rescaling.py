@@ -85,7 +85,7 @@ def test_a_scale_of_its_own_stays_what_it_is() -> None:
         lambda m, q, k, v: m.joined(attend(split(q).tanh(), split(k), split(v))),
         lambda m, q, k, v: m.joined(attend(split(q * q), split(k), split(v))),
     ],
-    ids=["another layer", "a sum", "a sum of some", "the keys", "an attention with a scale", "a function between", "a square"],
+    ids=["another layer", "a sum", "a part", "the keys", "an attention with a scale", "a function between", "a square"],
 )  # fmt: skip
 def test_queries_that_somebody_else_reads_keep_their_width(
     mixed: Callable[[Attention, Tensor, Tensor, Tensor], Tensor],
