@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,8 @@ from surgery.plans import Plan
 from surgery.progress import stage
 from surgery.tensors import named_tensors
 from surgery.training.tensors import TensorCuts
+
+_log = logging.getLogger("surgery")
 
 SAME_ZEROS = "zero in the copy what is zero in the masked model, or make the copy anew from the slim model"
 
@@ -62,7 +65,9 @@ def cut_ema_(
         else:
             zeros, own = _everything(plan), plan
             _zero_(masked, zeros)
-        if inputs is not None:
+        if inputs is None:
+            _log.warning("the slim average was not proven: cut_ema_ was given no example_inputs")
+        else:
             _proven(masked, own, inputs)
         bake_(model)
         _zero_(model, zeros)

@@ -69,8 +69,9 @@ def cut_optimizer_(optimizer: Kind, plan: Cuts, slim: nn.Module, *, of: nn.Modul
     * constants were folded: what they were computed from is gone and does not move any more. BatchNorm in training mode
       is a case of it: a dead channel's shift was folded as it comes out in eval mode. With a gain and a shift of zero
       nothing is folded, and training mode agrees;
-    * the plan multiplies a parameter by f (`plan.scales`: RMSNorm gains, the queries of narrower heads). Gradients are
-      divided by f, and moments are made to fit, but the step is larger by f² (SGD) or f (Adam) than it was;
+    * the plan multiplies a parameter by f (`plan.scales`: RMSNorm gains, the queries of narrower heads). Its gradient
+      is divided by f, and its moments are made to fit, but relative to it a step is 1/f² (SGD) or 1/f (Adam) of what
+      it was;
     * dropout draws its random numbers by shape;
     * a step depends on how many elements a parameter has (Adafactor's, Muon's).
 
@@ -118,7 +119,7 @@ def cut_optimizer_(optimizer: Kind, plan: Cuts, slim: nn.Module, *, of: nn.Modul
 
 
 def cut_optimizer_state(
-    state_dict: Mapping[str, Any], plan: Cuts, slim: nn.Module, names: Sequence[str] | None = None
+    state_dict: Mapping[str, Any], plan: Cuts, slim: nn.Module, names: Sequence[str | None] | None = None
 ) -> dict[str, Any]:
     """Cut the state_dict of an optimizer, as a checkpoint holds it: `cut_optimizer_` for parameters by number.
 
@@ -129,8 +130,9 @@ def cut_optimizer_state(
         state_dict: What `optimizer.state_dict()` returned; it is left as it is.
         plan: What was cut.
         slim: The slim model.
-        names: The names of the model's parameters in the order that the optimizer got them, over all groups. Without,
-            those that the optimizer was given (`param_names`), or, with one group of all parameters, the model's order.
+        names: The names of the parameters in the order that the optimizer got them, over all groups, None for what is
+            not the model's. Without, those that the optimizer was given (`param_names`), or, with one group of all
+            parameters, the model's order.
 
     Raises:
         InputError: No optimizer's state_dict, names that do not fit, a state that cannot be cut (it is named).
@@ -145,10 +147,12 @@ def cut_optimizer_state(
     groups = state_dict["param_groups"]
     numbers = [number for group in groups for number in group["params"]]
     named = dict(zip(numbers, _names(groups, names, len(numbers), slim, cuts), strict=True))
-    unknown = [name for name in named.values() if name not in parameters]
+    unknown = [name for name in named.values() if name is not None and name not in parameters]
     if unknown:
         raise InputError(f"the slim model has no parameter {unknown[0]!r}", "name them as the slim model does")
     for number, name in named.items():
+        if name is None:
+            continue
         momenta = (kept for key, kept in state_dict["state"].get(number, {}).items() if key in POWERS)
         wrong = [list(kept.shape) for kept in momenta if kept is not None and tuple(kept.shape) != cuts.before(name)]
         if wrong and (before := cuts.before(name)) is not None:
@@ -281,8 +285,12 @@ def _labelled(places: list[_Place], label: str | None) -> list[_Place]:
 
 
 def _names(
-    groups: Sequence[Mapping[str, Any]], names: Sequence[str] | None, count: int, slim: nn.Module, cuts: TensorCuts
-) -> Sequence[str]:
+    groups: Sequence[Mapping[str, Any]],
+    names: Sequence[str | None] | None,
+    count: int,
+    slim: nn.Module,
+    cuts: TensorCuts,
+) -> Sequence[str | None]:
     """The names of the parameters that a state_dict has by number, in its order."""
     if names is None and all("param_names" in group for group in groups):
         names = [name for group in groups for name in group["param_names"]]

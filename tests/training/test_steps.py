@@ -139,3 +139,23 @@ def test_a_step_that_depends_on_how_many_elements_there_are_is_another() -> None
     ):
         _, _, masked, slim, plan = both(mlp(), make)
         assert apart(masked, slim, plan) > 1e-6
+
+
+def test_what_the_plan_multiplies_takes_other_steps() -> None:
+    """The first loss agrees, the loss after one step of SGD does not: the gain's step is half of what it was."""
+
+    def narrowed() -> tuple[nn.Module, Tensor]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(5, 8), nn.RMSNorm(8, eps=1e-6), nn.Linear(8, 3)).double()
+        with torch.no_grad():
+            net[0].weight[::2], net[0].bias[::2], net[1].weight[::2], net[2].weight[:, ::2] = 0, 0, 0, 0
+        return net, torch.randn(4, 5, dtype=torch.float64)
+
+    left, right, masked, slim, plan = both(narrowed(), OTHERS["plain sgd"], steps=1)
+    (scale,) = plan.scales
+    assert left == pytest.approx(right, rel=1e-10)
+    before = surgery.cut_ema_state(both(narrowed(), OTHERS["plain sgd"], steps=0)[2].state_dict(), plan)
+    after = surgery.cut_ema_state(masked.state_dict(), plan)
+    step, own = after["1.weight"] - before["1.weight"], slim[1].weight.detach() - before["1.weight"]
+    torch.testing.assert_close(own, step / scale.factor**2, rtol=1e-8, atol=1e-14)
+    assert scale.factor**2 == pytest.approx(2)
