@@ -159,6 +159,25 @@ def test_masks_in_their_coats_go_on_and_norms_start_afresh() -> None:
     assert "parametrizations" not in str(optimizer.param_groups[0]["param_names"])
 
 
+def test_a_pruned_model_that_is_cut_in_place() -> None:
+    """`weight_orig` stays the same object; norms leave parameters that nobody has any more, which is refused."""
+    net, x = mlp()
+    prune.custom_from_mask(net[0], "weight", (net[0].weight != 0))
+    net, x, optimizer = trained(lambda p: SGD(p, lr=0.1, momentum=0.9), (net, x))
+    result = surgery.shrink(net, x, inplace=True)
+    surgery.cut_optimizer_(optimizer, result.plan, net)
+    assert optimizer.param_groups[0]["params"] == list(net.parameters())
+    assert optimizer.state[net[0].weight]["momentum_buffer"].shape == (6, 6)
+    net, x = mlp()
+    parametrizations.weight_norm(net[4])
+    net, x, optimizer = trained(Adam, (net, x))
+    result = surgery.shrink(net, x, inplace=True)
+    with pytest.raises(
+        InputError, match=r"2 parameters that the model does not have .*, and not the model's 4\.weight"
+    ):
+        surgery.cut_optimizer_(optimizer, result.plan, net)
+
+
 def test_weights_that_part_with_their_masks_each_get_the_state() -> None:
     torch.manual_seed(0)
 

@@ -142,7 +142,7 @@ def test_a_step_that_depends_on_how_many_elements_there_are_is_another() -> None
 
 
 def test_what_the_plan_multiplies_takes_other_steps() -> None:
-    """The first loss agrees, the loss after one step of SGD does not: the gain's step is half of what it was."""
+    """The loss agrees, the step of SGD after it does not: the gain's is half of what it was."""
 
     def narrowed() -> tuple[nn.Module, Tensor]:
         torch.manual_seed(0)
