@@ -62,9 +62,9 @@ def cut_optimizer_(optimizer: Kind, plan: Cuts, slim: nn.Module, *, of: nn.Modul
 
     Training goes on as that of the masked model would, step by step, where the dead channels' rows, biases, shifts and
     consumers' columns are zero and held zero: for every optimizer that treats each element by itself (SGD, Adam, AdamW,
-    Adamax, NAdam, RAdam, RMSprop, Adagrad, Adadelta, ASGD, Rprop), and for those that look at norms of whole tensors
-    (LARS, LAMB), for zeros add nothing to them; clipping by the global norm, too, if the gradients of the masked
-    model's dead channels are zero when it clips. It does not where
+    Adamax, NAdam, RAdam, RMSprop, Adagrad, Adadelta, ASGD, Rprop). Also where norms over whole tensors (LARS, LAMB) or
+    over all of them (clipping) count, if the gradients of the masked model's dead channels are zero, as they are behind
+    an activation that is zero at zero: zeros add nothing to a norm. It does not where
 
     * constants were folded: what they were computed from is gone and does not move any more. BatchNorm in training mode
       is a case of it: a dead channel's shift was folded as it comes out in eval mode. With a gain and a shift of zero
