@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from surgery.proof.prove import Proof, verify
     from surgery.results import Result
     from surgery.shrinking import shrink
+    from surgery.training import cut_ema_, cut_ema_state, cut_optimizer_, cut_optimizer_state
 
 _HOMES = {
     "surgery.aligning": ("align",),
@@ -32,6 +33,7 @@ _HOMES = {
     "surgery.proof.prove": ("Proof", "verify"),
     "surgery.results": ("Result",),
     "surgery.shrinking": ("shrink",),
+    "surgery.training": ("cut_ema_", "cut_ema_state", "cut_optimizer_", "cut_optimizer_state"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -50,6 +52,10 @@ __all__ = [
     "analyze",
     "benchmark",
     "choose",
+    "cut_ema_",
+    "cut_ema_state",
+    "cut_optimizer_",
+    "cut_optimizer_state",
     "export",
     "load",
     "save",

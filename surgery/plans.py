@@ -50,13 +50,13 @@ class Plan(Cuts):
         self, model: nn.Module, example_inputs: Example | None = None, example_kwargs: Mapping[str, Any] | None = None
     ) -> nn.Module:
         """`apply`, in place. Nothing is changed where the plan does not fit."""
-        self._fits(self.mask(model))
+        self.fits(self.mask(model))
         if example_inputs is not None:
             self.apply(model, example_inputs, example_kwargs)
         bake_(model)
-        return cut_(self._as_cut(self.mask_(model)), self)
+        return cut_(self.as_cut(self.mask_(model)), self)
 
-    def _as_cut(self, model: nn.Module) -> nn.Module:
+    def as_cut(self, model: nn.Module) -> nn.Module:
         """The model itself, or its captured graph, where that is what the plan is for."""
         return model if self.graph is None else graph_again(model, self.graph)
 
@@ -64,12 +64,12 @@ class Plan(Cuts):
         self, masked: nn.Module, example_inputs: Example | None, example_kwargs: Mapping[str, Any] | None
     ) -> nn.Module:
         self.mask_(masked)
-        self._fits(masked)
+        self.fits(masked)
         if example_inputs is None:
             _log.warning("the slim model was not proven: Plan.apply was given no example_inputs")
-            return cut_(self._as_cut(masked), self)
+            return cut_(self.as_cut(masked), self)
         inputs = Inputs.of(example_inputs, example_kwargs)
-        whole, wide = self._as_cut(bake(masked)), float64_copy(masked)
+        whole, wide = self.as_cut(bake(masked)), float64_copy(masked)
         # the example that a graph is captured with again has the model's own precision
         whole64 = bake(wide) if self.graph is None else rebound(whole, bake(wide)).double()
         slim, slim64 = cut_(whole, self), cut_(whole64, self)
@@ -78,7 +78,7 @@ class Plan(Cuts):
             raise CheckError(f"the slim model is not the masked one: {proof}", "make the plan again from this model")
         return slim
 
-    def _fits(self, masked: nn.Module) -> None:
+    def fits(self, masked: nn.Module) -> None:
         """Whether the constants in the plan are this model's.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from surgery.masks.coats import Coats, bake, bake_, find_coats
+from surgery.masks.coats import Coats, bake, bake_, find_coats, worn
 from surgery.masks.hooks import carry_hooks_
 from surgery.masks.keep import apply_keep_masks_
 from surgery.masks.numbers import check_finite, count_subnormals, flush_subnormals_
@@ -19,4 +19,5 @@ __all__ = [
     "find_coats",
     "flush_subnormals_",
     "merge_state_dict",
+    "worn",
 ]

@@ -56,6 +56,11 @@ def find_coats(model: nn.Module) -> Coats:
     return _record([coat for kind_of_coat in LAYERS for coat in kind_of_coat(model)])
 
 
+def worn(model: nn.Module) -> dict[str, tuple[str, tuple[Tensor, ...]]]:
+    """The kind of every coat, and the tensors under it, by the name that the parameter has without it."""
+    return {coat.path: (coat.kind, coat.originals) for layer in LAYERS for coat in layer(model)}
+
+
 def bake(model: nn.Module) -> nn.Module:
     """A deep copy of the model in which every mask is plain zeros in a plain `nn.Parameter`.
 

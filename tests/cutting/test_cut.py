@@ -153,3 +153,13 @@ def test_what_a_module_keeps_of_its_weights_is_forgotten() -> None:
         torch.testing.assert_close(slim(x), plan.mask(net)(x))
     zero_(net.out.weight, [0, 1, 2, 3], dim=1)
     assert shrunk(net, x, shapes=((1, 0), (3, 0))).model.bias.shape == (2, 5)
+
+
+def test_a_cut_model_that_ran_before_forgets_what_it_kept() -> None:
+    net = lively(Remembering())
+    x = torch.randn(2, 5, 8)
+    plan = surgery.choose(net, x)
+    masked = plan.mask(net)
+    expected = masked(x)
+    assert masked.bias_cache
+    torch.testing.assert_close(cut_(masked, plan)(x), expected)

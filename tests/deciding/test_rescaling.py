@@ -60,6 +60,16 @@ def test_the_queries_layer_makes_up_for_a_narrower_attention() -> None:
     assert removed(net(lambda m, q, k, v: m.joined(attend(split(q), split(k), split(v))))) == 2
 
 
+@pytest.mark.parametrize(
+    "turned",
+    [lambda q, by: q * by, lambda q, by: by * q, lambda q, by: q / by],
+    ids=["a product", "the other way about", "a quotient"],
+)
+def test_a_factor_goes_through_products_with_what_is_not_queries(turned: Callable[[Tensor, Tensor], Tensor]) -> None:
+    by = torch.linspace(1, 2, 5)[:, None]  # by token
+    assert removed(net(lambda m, q, k, v: m.joined(attend(split(turned(q, by)), split(turned(k, by)), split(v))))) == 2
+
+
 def test_a_scale_of_its_own_stays_what_it_is() -> None:
     assert removed(net(lambda m, q, k, v: m.joined(attend(split(q), split(k), split(v), scale=0.4)))) == 2
 
@@ -73,8 +83,9 @@ def test_a_scale_of_its_own_stays_what_it_is() -> None:
         lambda m, q, k, v: m.joined(attend(split(q), split(q), split(v))),
         lambda m, q, k, v: m.joined(attend(*map(split, (q, k, v))) + attend(*map(split, (q, k, v)), scale=0.7)),
         lambda m, q, k, v: m.joined(attend(split(q).tanh(), split(k), split(v))),
+        lambda m, q, k, v: m.joined(attend(split(q * q), split(k), split(v))),
     ],
-    ids=["another layer", "a sum", "a sum of some", "the keys", "an attention with a scale", "a function between"],
+    ids=["another layer", "a sum", "a part", "the keys", "an attention with a scale", "a function between", "a square"],
 )  # fmt: skip
 def test_queries_that_somebody_else_reads_keep_their_width(
     mixed: Callable[[Attention, Tensor, Tensor, Tensor], Tensor],

@@ -47,6 +47,13 @@ def test_a_finite_model_passes() -> None:
     check_finite(nn.Linear(2, 2, device="meta"))
 
 
+def test_finite_numbers_whose_sum_is_not_are_finite() -> None:
+    model = nn.Linear(2, 2)
+    nn.init.constant_(model.weight, torch.finfo(torch.float32).max)
+    assert not model.weight.sum().isfinite()
+    check_finite(model)
+
+
 def test_infinities_are_at_home_in_a_mask() -> None:
     model = nn.Linear(2, 2)
     model.register_buffer("causal", torch.full((2, 2), -torch.inf).triu(1))
