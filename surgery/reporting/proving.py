@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from surgery.proof.prove import Proof
 from surgery.reporting.scales import Scale, powers
 
-WIDTH, LEFT, TOP, STEP = 560, 16, 26, 46
+WIDTH, LEFT, TOP, STEP = 560, 4, 26, 46
 """In pixels; `STEP` from one line to the next."""
 
 

@@ -10,8 +10,8 @@ from surgery.deciding.cuts import AxisCut
 from surgery.results import Result
 from surgery.reporting.scales import Scale, linear
 
-HEIGHT, FOOT, LEFT, NARROWEST, WIDEST, WIDTH = 150, 22, 52, 5, 40, 1000
-"""Of the picture of all layers, in pixels; `NARROWEST` and `WIDEST` are of one layer's column."""
+HEIGHT, SHARE, LEFT, NARROWEST, WIDEST, WIDTH = 150, 40, 52, 5, 40, 1040
+"""Of the picture of all layers, in pixels: of its two parts, the margin, one layer's column, and the whole."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Column:
-    """One layer in the picture of all: `x` and `width`, top of all its parameters and of those kept, `[pixels]`."""
+    """One layer in the picture of all, `[pixels]`: its place, the tops of all its parameters and of those kept.
+
+    `share` is the height of the share kept, of `SHARE`.
+    """
 
     layer: Layer
     x: float
     width: float
     top: float
     kept_top: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class Removal:
                 round(step - gap, 2),
                 self.height(layer.before),
                 self.height(min(layer.after, layer.before)),
+                round(SHARE * min(layer.after / layer.before, 1), 2) if layer.before else SHARE,
             )
             for number, layer in enumerate(self.drawn)
         )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 TICKS = 6
+EDGE = 24
+"""Pixels from an end of the picture within which words would stick out."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,14 @@ class Scale:
         return min(max(value, self.low), self.high)
 
     @property
-    def marks(self) -> tuple[tuple[float, str], ...]:
-        """`(position, words)` of every tick."""
-        return tuple((self(tick), _said(tick)) for tick in self.ticks)
+    def marks(self) -> tuple[tuple[float, str, str], ...]:
+        """`(position, words, anchor)` of every tick; words at an end are anchored so that they stay inside."""
+        return tuple((self(tick), _said(tick), self._anchor(self(tick))) for tick in self.ticks)
+
+    def _anchor(self, position: float) -> str:
+        if abs(position - self.start) < EDGE:
+            return "start"
+        return "end" if abs(position - self.end) < EDGE else "middle"
 
 
 def linear(low: float, high: float, start: float, end: float) -> Scale:

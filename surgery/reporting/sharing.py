@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from surgery.deciding.cuts import GroupCut
 from surgery.results import Result
 
-ROW, LANE, MARGIN, LETTER = 22, 16, 14, 7.3
-"""Pixels from row to row, from lane to lane, around the picture, and per letter of a name."""
+ROW, LANE, MARGIN, LETTER, COLUMN = 22, 16, 14, 7.3, 160
+"""Pixels from row to row, from lane to lane, around the picture, per letter of a name, and for a bar with its words."""
 
 READS_FIRST = ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Conv1D", "Embedding", "EmbeddingBag")
 """Modules whose weights are read along dim 0 and write along dim 1."""
@@ -78,7 +78,7 @@ class Sharing:
     @property
     def width(self) -> int:
         """The picture's width."""
-        return self.writes_x + 120
+        return self.writes_x + COLUMN
 
     @property
     def height(self) -> int:
@@ -104,9 +104,9 @@ def sharing_of(result: Result) -> Sharing | None:
     )
     names_x = MARGIN + LANE * (max(lanes) + 1) + 6
     longest = max(len(path or "the model") for path in paths)
-    reads_x = names_x + round(LETTER * longest) + 24
+    reads_x = names_x + round(LETTER * max(longest, 5)) + 24
     rows = tuple(_row(path, number, shared, lines) for path, number in place.items())
-    return Sharing(rows, lines, len(roles) - len(shared), names_x, reads_x, reads_x + 100)
+    return Sharing(rows, lines, len(roles) - len(shared), names_x, reads_x, reads_x + COLUMN)
 
 
 def _layer(tensor: str) -> str:

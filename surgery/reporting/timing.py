@@ -1,7 +1,8 @@
 """Latencies as pictures: the distribution of every model's times, and the paired ratios with their intervals.
 
-Shapes are kernel densities (`scipy.stats.gaussian_kde`, Scott's bandwidth) of the raw samples. What lies beyond the
-middle 99 % is left out of the drawing and counted; the tables hold all.
+Shapes are kernel densities (`scipy.stats.gaussian_kde`, Scott's bandwidth) of the raw samples. The slowest and
+fastest 0.5 %, and what lies beyond Tukey's fences (1977; of six IQR), are left out of the drawing and counted; the
+tables hold all.
 """
 
 from __future__ import annotations
@@ -16,8 +17,14 @@ from surgery.latency.results import Benchmark, Cell, Row
 from surgery.latency.statistics import Ratio, Summary
 from surgery.reporting.scales import Scale, linear, ratios
 
-WIDTH, LEFT, HALF, TOP, STEP = 560, 16, 11, 44, 52
-"""In pixels: a picture's width and margin, half the height of a shape, the first line, from line to line."""
+WIDTH, LEFT, HALF, TOP, STEP, HEADING = 560, 4, 11, 34, 52, 26
+"""In pixels: a picture's width and margin, half the height of a shape, the first line, from line to line; a heading."""
+
+FENCE = 6
+"""Samples further than so many IQR beyond the quartiles are not drawn."""
+
+ROOM = 1.6
+"""The axis of ratios reaches so many times beyond the intervals, at most."""
 
 POINTS = 80
 """Along the outline of a shape."""
@@ -71,7 +78,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Place:
-    """A cell: its models on one axis of milliseconds."""
+    """A cell: its models on one axis of milliseconds; `left_out` samples lie beyond it."""
 
     cell: Cell
     timed: tuple[Timed, ...]
@@ -80,10 +87,15 @@ class Place:
     width: int
     height: int
 
+    @property
+    def left_out(self) -> int:
+        """How many samples of all models lie beyond the axis."""
+        return sum(one.shape.left_out for one in self.timed if one.shape is not None)
+
 
 @dataclass(frozen=True)
 class Compared:
-    """A ratio on the scale of all; positions in pixels."""
+    """A ratio on the scale of all; positions in pixels. `heading_y` is where its cell is named, on its first line."""
 
     cell: Cell
     first: str
@@ -93,6 +105,7 @@ class Compared:
     low: float
     median: float
     high: float
+    heading_y: int | None
 
 
 @dataclass(frozen=True)
@@ -117,26 +130,20 @@ def forest_of(benchmark: Benchmark) -> Forest | None:
     if not found:
         return None
     middles = [_middle(drawn) for _, _, drawn, _ in found]
-    ends = [end for (_, _, _, ratio), middle in zip(found, middles, strict=True) for end in (ratio.low, ratio.high)]
-    drawn_ends = [end for middle in middles for end in np.quantile(middle, [0.02, 0.98])]
-    low, high = min(*ends, *drawn_ends), max(*ends, *drawn_ends)
+    ends = [end for *_, ratio in found for end in (ratio.low, ratio.high)]
+    low, high = min(*ends, *(float(m[0]) for m in middles)), max(*ends, *(float(m[-1]) for m in middles))
     # a few wild pairs may not squeeze the rest into a corner
-    low, high = max(low, min(ends) / 1.5), min(high, max(ends) * 1.5)
+    low, high = max(low, min(ends) / ROOM), min(high, max(ends) * ROOM)
     scale = ratios(low, high, LEFT, WIDTH - LEFT)
-    lines = tuple(
-        Compared(
-            cell,
-            cell.rows[0].model,
-            row.model,
-            ratio,
-            _shape(drawn, scale, TOP + STEP * number),
-            scale(ratio.low),
-            scale(ratio.median),
-            scale(ratio.high),
-        )
-        for number, (cell, row, drawn, ratio) in enumerate(found)
-    )
-    return Forest(lines, scale, scale(1), WIDTH, TOP + STEP * len(lines) + 4)
+    lines: list[Compared] = []
+    y = 0
+    for cell, row, drawn, ratio in found:
+        heading = y + HEADING if not lines or lines[-1].cell is not cell else None
+        y += STEP if heading is None else HEADING + STEP - 6
+        low, median, high = (scale(value) for value in (ratio.low, ratio.median, ratio.high))
+        first = cell.rows[0].model
+        lines.append(Compared(cell, first, row.model, ratio, _shape(drawn, scale, y), low, median, high, heading))
+    return Forest(tuple(lines), scale, scale(1), WIDTH, y + HALF + 8)
 
 
 def _ratios(benchmark: Benchmark) -> Iterator[tuple[Cell, Row, NDArray[np.float64], Ratio]]:
@@ -169,7 +176,7 @@ def _place(benchmark: Benchmark, cell: Cell) -> Place:
         drawn = sum(one.shape is not None for one in timed)
         shape = _shape(samples[row.model], scale, TOP + STEP * drawn)
         timed.append(Timed(row, row.summary(), ratio, cell.disturbance(row), shape, _more(row)))
-    return Place(cell, tuple(timed), scale, from_zero, WIDTH, TOP + STEP * len(samples) + 4)
+    return Place(cell, tuple(timed), scale, from_zero, WIDTH, TOP + STEP * (len(samples) - 1) + HALF + 8)
 
 
 KNOWN = {"model", "latency_ms", "cpu_ms", "device_ms", "failure"}
@@ -182,10 +189,13 @@ def _more(row: Row) -> tuple[tuple[str, object], ...]:
 
 
 def _middle(samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The middle 99 % of the samples, sorted."""
+    """What is drawn, sorted: the middle 99 % of the samples, as far as they lie within the fences."""
     ordered = np.sort(samples)
     cut = int(len(ordered) * 0.005)
-    return ordered[cut : len(ordered) - cut]
+    ordered = ordered[cut : len(ordered) - cut]
+    low, high = np.percentile(samples, [25, 75])
+    reach = FENCE * (high - low)
+    return ordered[(ordered >= low - reach) & (ordered <= high + reach)]
 
 
 def _shape(samples: NDArray[np.float64], scale: Scale, y: int) -> Shape:
