@@ -10,7 +10,7 @@ from surgery.deciding.cuts import AxisCut
 from surgery.results import Result
 from surgery.reporting.scales import Scale, linear
 
-HEIGHT, SHARE, LEFT, NARROWEST, WIDEST, WIDTH = 150, 40, 52, 5, 40, 1040
+HEIGHT, SHARE, LEFT, NARROWEST, WIDEST, WIDTH = 150, 40, 52, 5, 64, 1040
 """Of the picture of all layers, in pixels: of its two parts, the margin, one layer's column, and the whole."""
 
 

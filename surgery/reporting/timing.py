@@ -17,8 +17,9 @@ from surgery.latency.results import Benchmark, Cell, Row
 from surgery.latency.statistics import Ratio, Summary
 from surgery.reporting.scales import Scale, linear, ratios
 
-WIDTH, LEFT, HALF, TOP, STEP, HEADING = 560, 4, 11, 34, 52, 26
-"""In pixels: a picture's width and margin, half the height of a shape, the first line, from line to line; a heading."""
+WIDTH, LEFT, HALF, TOP, STEP, HEADING, LABEL = 560, 4, 11, 34, 52, 38, 40
+"""In pixels: a picture's width and margin, half the height of a shape, the first line, from line to line; from a line
+to the next heading, and from that to its first line."""
 
 FENCE = 6
 """Samples further than so many IQR beyond the quartiles are not drawn."""
@@ -138,8 +139,8 @@ def forest_of(benchmark: Benchmark) -> Forest | None:
     lines: list[Compared] = []
     y = 0
     for cell, row, drawn, ratio in found:
-        heading = y + HEADING if not lines or lines[-1].cell is not cell else None
-        y += STEP if heading is None else HEADING + STEP - 6
+        heading = None if lines and lines[-1].cell is cell else y + HEADING if lines else 18
+        y = y + STEP if heading is None else heading + LABEL
         low, median, high = (scale(value) for value in (ratio.low, ratio.median, ratio.high))
         first = cell.rows[0].model
         lines.append(Compared(cell, first, row.model, ratio, _shape(drawn, scale, y), low, median, high, heading))
