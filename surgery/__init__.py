@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from surgery.latency import Benchmark, Ratio, benchmark
     from surgery.plans import Plan
     from surgery.proof.prove import Proof, verify
+    from surgery.reporting import report
     from surgery.results import Result
     from surgery.shrinking import shrink
     from surgery.training import cut_ema_, cut_ema_state, cut_optimizer_, cut_optimizer_state
@@ -31,6 +32,7 @@ _HOMES = {
     "surgery.latency": ("Benchmark", "Ratio", "benchmark"),
     "surgery.plans": ("Plan",),
     "surgery.proof.prove": ("Proof", "verify"),
+    "surgery.reporting": ("report",),
     "surgery.results": ("Result",),
     "surgery.shrinking": ("shrink",),
     "surgery.training": ("cut_ema_", "cut_ema_state", "cut_optimizer_", "cut_optimizer_state"),
@@ -58,6 +60,7 @@ __all__ = [
     "cut_optimizer_state",
     "export",
     "load",
+    "report",
     "save",
     "shrink",
     "verify",

@@ -40,7 +40,7 @@ FLOORS = (
         "latency",
         "plans",
         "quantizing",
-        "report",
+        "reporting",
         "results",
         "sources",
         "training",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from surgery.cli.models import check_file, inputs_of, opened, write_file
-from surgery.cli.options import MODEL_HELP, Factory, Inputs, Json, Overwrite, StripPrefix, Traceback, Trust
+from surgery.cli.models import check_file, check_report, inputs_of, opened, write_file
+from surgery.cli.options import MODEL_HELP, Factory, Inputs, Json, Overwrite, Report, StripPrefix, Traceback, Trust
 from surgery.cli.outcome import Outcome
 from surgery.errors import InputError
 
@@ -38,6 +38,7 @@ def bench(
     ] = None,
     strip_prefix: StripPrefix = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSON file for every raw sample.")] = None,
+    report: Report = None,
     overwrite: Overwrite = False,
     factory: Factory = None,
     trust: Trust = False,
@@ -46,9 +47,11 @@ def bench(
 ) -> Outcome:
     """Time models against each other: interleaved, in processes of their own, checked for equal outputs."""
     from surgery.latency import benchmark
+    from surgery.reporting import report as write_report
 
     if output is not None:
         check_file(output, overwrite=overwrite)
+    check_report(report, overwrite=overwrite)
     specs = _named(models, "NAME=MODEL")
     weights = _named(checkpoint or (), "NAME=FILE")
     if unknown := sorted(weights.keys() - specs.keys()):
@@ -70,10 +73,15 @@ def bench(
         min_seconds=min_seconds,
         max_seconds=max_seconds,
     )
+    lines = [measured.table()]
     if output is not None:
         write_file(output, measured.to_json(), overwrite=overwrite)
+        lines.append(f"saved as {output}")
+    if report is not None:
+        write_report(report, benchmark=measured, overwrite=overwrite)
+        lines.append(f"report in {report}")
     data = {"command": "bench", "models": specs, "ratios": _ratios(measured), "benchmark": measured}
-    return Outcome(measured.table() + (f"\nsaved as {output}" if output is not None else ""), data)
+    return Outcome("\n".join(lines), data)
 
 
 def _named(words: Sequence[str], form: str) -> dict[str, str]:

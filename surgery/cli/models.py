@@ -88,6 +88,29 @@ def check_file(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"{str(path)!r} exists already", "pass --overwrite, or choose another path")
 
 
+def check_report(path: Path | None, *, output: Path | None = None, overwrite: bool) -> None:
+    """Refuse a report page that cannot be written.
+
+    Args:
+        path: Where it is to be; None where nobody asked for one.
+        output: The directory that the same command makes: it holds what `save` wrote, and nothing else.
+        overwrite: Replace a file that is there.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+        InputError: As `check_file`, or it would lie in `output`.
+    """
+    from surgery.reporting import check_page
+
+    if path is None:
+        return
+    check_page()
+    if output is not None and path.resolve().is_relative_to(output.resolve()):
+        fact = f"the report {str(path)!r} would lie in {str(output)!r}, which holds the slim model alone"
+        raise InputError(fact, f"put it beside: {output.resolve().name}.html")
+    check_file(path, overwrite=overwrite)
+
+
 def write_file(path: Path, text: str, *, overwrite: bool) -> None:
     """Write a text file, all of it or nothing.
 

@@ -50,5 +50,9 @@ KeepClass = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what surgery wrote there before.")]
 PlanOutput = Annotated[Path | None, typer.Option("--output", "-o", help="The JSON file to write the plan to.")]
+Report = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write a page of the result: one HTML file that needs nothing beside it."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show Python's traceback with an error.")]

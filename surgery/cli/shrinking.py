@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from surgery.cli.models import inputs_of, opened
+from surgery.cli.models import check_report, inputs_of, opened
 from surgery.cli.options import (
     Checkpoint,
     Factory,
@@ -17,6 +18,7 @@ from surgery.cli.options import (
     KeepClass,
     Model,
     Overwrite,
+    Report,
     RoundTo,
     StripPrefix,
     Traceback,
@@ -57,6 +59,7 @@ def shrink(
         list[str] | None,
         typer.Option(metavar="FORMAT", help=f"Keep an export of the slim model there, checked: {FORMATS}. Once each."),
     ] = None,
+    report: Report = None,
     overwrite: Overwrite = False,
     factory: Factory = None,
     trust: Trust = False,
@@ -69,6 +72,7 @@ def shrink(
     from surgery.exporting import export as write
     from surgery.exporting.table import target_for
     from surgery.plans import Plan
+    from surgery.reporting import report as write_report
     from surgery.sources import read_weights
 
     files = {form: f"model{target_for(Path(), form).suffixes[0]}" for form in export or ()}
@@ -76,6 +80,7 @@ def shrink(
         check_free(output, overwrite=overwrite)
     elif files:
         raise InputError("--export keeps a file in the directory that --output names", "add --output DIRECTORY")
+    check_report(report, output=output, overwrite=overwrite)
     masks = None if keep_masks is None else {n: t.bool() for n, t in read_weights(keep_masks).tensors.items()}
     args, kwargs = inputs_of(inputs)
     chosen = None if plan is None else Plan.read(plan)
@@ -101,8 +106,19 @@ def shrink(
             save(result, output, source=model, exports=exported, overwrite=overwrite)
         lines += [f"  {one.path.name}: {one.parity}" for one in exported]
         lines.append(f"saved in {output}: {describe(output).told}")
+    exported = [replace(one, path=output / one.path.name) for one in exported if output is not None]
+    if report is not None:
+        write_report(report, result=result, exports=exported, saved=output, title=model, overwrite=overwrite)
+        lines.append(f"report in {report}")
     kept = [one.as_dict() | {"path": one.path.name} for one in exported]
-    data = {"command": "shrink", "model": model, "output": _path(output), "exports": kept, **_data(result)}
+    data = {
+        "command": "shrink",
+        "model": model,
+        "output": _path(output),
+        "report": _path(report),
+        "exports": kept,
+        **_data(result),
+    }
     return Outcome("\n".join(lines), data)
 
 

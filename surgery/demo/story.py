@@ -6,12 +6,15 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from surgery.cli.models import check_report
 from surgery.demo import steps
 from surgery.demo.account import layers_of
 from surgery.demo.digits import Digits, load_digits
@@ -21,40 +24,61 @@ from surgery.demo.telling import Teller
 from surgery.demo.training import accuracy, scores
 from surgery.errors import InputError
 from surgery.masks import bake
+from surgery.reporting import check_page
+from surgery.reporting import report as page
 
 EPOCHS, QUICK_EPOCHS = (8, 8), (2, 1)
 """Of training, and of training under the mask."""
 
+TITLE = "A net that reads handwritten digits"
 
-def main(*, quick: bool = False, directory: Path | None = None, as_json: bool = False) -> int:
+
+def main(
+    *,
+    quick: bool = False,
+    directory: Path | None = None,
+    report: Path | None = None,
+    overwrite: bool = False,
+    as_json: bool = False,
+) -> int:
     """A small net is trained on real handwritten digits, masked, cut, proven, saved, exported and timed.
 
     Args:
         quick: Train for seconds only, and time nothing.
         directory: Where to keep the slim net and its exports; a temporary directory by default.
+        report: The HTML file for a page of it all; none by default.
+        overwrite: Replace the report that is there.
         as_json: Print one JSON object with every number, instead of the story.
 
     Returns:
         0, or 1 where the slim net does not answer as the masked one does.
 
     Raises:
-        MissingExtraError: scikit-learn is not installed.
-        InputError: `directory` is there already and holds something, or cannot be written to.
+        MissingExtraError: scikit-learn is not installed, or, for a report, jinja2.
+        InputError: `directory` is there already and holds something, or `report` is there; or one cannot be written.
         CheckError: An export does not compute what the slim net computes.
     """
     began = time.perf_counter()
     teller = Teller(silent=as_json)
     digits = load_digits()
+    if report is not None:
+        check_page()
     with _place(directory) as place, _one_thread():
         if not quick:
             teller.note("This takes about a minute and a half; on a busy machine, up to three.")
-        outcome = _tell(teller, digits, place, quick=quick)
+        check_report(report, overwrite=overwrite)  # not before: it may lie in the new directory
+        kept = None if directory is None else place / "slim"
+        write_page = None if report is None else partial(page, report, title=TITLE, saved=kept, overwrite=overwrite)
+        outcome = _tell(teller, digits, place, write_page, quick=quick)
     seconds = time.perf_counter() - began
     if as_json:
         kept = {"directory": None if directory is None else str(directory), "seconds": round(seconds, 1)}
+        kept["report"] = None if report is None else str(report)
         sys.stdout.write(json.dumps(outcome.as_dict() | kept, indent=2) + "\n")
     else:
         _conclude(teller, outcome, directory)
+        if report is not None:
+            teller.say(f"The report is {report}.", indent=0)
     teller.note(f"({seconds:.0f} seconds in all)")
     return 0 if outcome.passed else 1
 
@@ -88,7 +112,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _tell(teller: Teller, digits: Digits, place: Path, *, quick: bool) -> Outcome:
+def _tell(
+    teller: Teller, digits: Digits, place: Path, write_page: Callable[..., Path] | None = None, *, quick: bool
+) -> Outcome:
     """Every step in order, and all their numbers."""
     epochs, more_epochs = QUICK_EPOCHS if quick else EPOCHS
     dense = steps.train(teller, digits, epochs)
@@ -102,6 +128,9 @@ def _tell(teller: Teller, digits: Digits, place: Path, *, quick: bool) -> Outcom
     benchmark = None if quick else steps.measure(teller, models, digits)
     if benchmark is not None:
         (place / "benchmark.json").write_text(benchmark.to_json(), encoding="utf-8")
+    if write_page is not None:
+        here = [replace(one, path=Path(one.path.name)) for one in exports]
+        write_page(result=result, benchmark=benchmark, exports=here)
 
     before, per_picture = (DENSE, HOOKS, ZEROS), steps.EXAMPLES
     return Outcome(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
@@ -65,7 +64,7 @@ def snippets(*, slim: bool, saved: Saved | None, exports: Iterable[Export]) -> t
         found.append(Snippet("The slim model: weights as safetensors, the plan as JSON, no pickle", lines))
     for export in exports:
         if export.format in OPENED:
-            what = f"{os.path.basename(export.path)} ({export.format})"
+            what = f"{export.path.name} ({export.format})"
             found.append(Snippet(what, (OPENED[export.format].format(path=json.dumps(str(export.path))),)))
     return tuple(found)
 

@@ -34,7 +34,7 @@ def less(before: float, after: float) -> str:
 def percent(part: float, whole: float) -> str:
     """A share: `27 %`, with a decimal where it would round to none or to all."""
     share = 100 * part / whole if whole else 0.0
-    plain = share in (0, 100) or 1 <= share <= 99
+    plain = share in (0, 100) or 1 <= share <= 99 or share > 100
     return f"{share:.0f}{NARROW}%" if plain else f"{share:.1f}{NARROW}%"
 
 

@@ -77,8 +77,8 @@ def check_page() -> None:
 
 
 def _check(result: object, benchmark: object, exports: tuple[object, ...]) -> None:
-    wanted = (("result", result, Result), ("benchmark", benchmark, Benchmark))
-    wanted += tuple((f"exports[{number}]", one, Export) for number, one in enumerate(exports))
+    wanted: list[tuple[str, object, type]] = [("result", result, Result), ("benchmark", benchmark, Benchmark)]
+    wanted += [(f"exports[{number}]", one, Export) for number, one in enumerate(exports)]
     for name, value, kind in wanted:
         if value is not None and not isinstance(value, kind):
             fact = f"{name} is a {type(value).__name__}"
@@ -88,7 +88,11 @@ def _check(result: object, benchmark: object, exports: tuple[object, ...]) -> No
 
 
 def _render(
-    result: Result | None, benchmark: Benchmark | None, exports: tuple[Export, ...], saved: Saved | None, title: str | None
+    result: Result | None,
+    benchmark: Benchmark | None,
+    exports: tuple[Export, ...],
+    saved: Saved | None,
+    title: str | None,
 ) -> str:
     """The page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from surgery.deciding.cuts import AxisCut
-from surgery.results import Result
 from surgery.reporting.scales import Scale, linear
+from surgery.results import Result
 
 HEIGHT, SHARE, LEFT, NARROWEST, WIDEST, WIDTH = 150, 40, 52, 5, 64, 1040
 """Of the picture of all layers, in pixels: of its two parts, the margin, one layer's column, and the whole."""

@@ -196,7 +196,7 @@ def _middle(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     ordered = ordered[cut : len(ordered) - cut]
     low, high = np.percentile(samples, [25, 75])
     reach = FENCE * (high - low)
-    return ordered[(ordered >= low - reach) & (ordered <= high + reach)]
+    return np.asarray(ordered[(ordered >= low - reach) & (ordered <= high + reach)])
 
 
 def _shape(samples: NDArray[np.float64], scale: Scale, y: int) -> Shape:

@@ -200,5 +200,13 @@ def test_demo(surgery: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
         return 1
 
     monkeypatch.setattr(demo, "main", story)
-    assert surgery("demo", "--quick", "-o", "place", "--json").code == 1
-    assert asked == [{"quick": True, "directory": Path("place"), "as_json": True}]
+    assert surgery("demo", "--quick", "-o", "place", "--report", "page.html", "--json").code == 1
+    assert asked == [
+        {
+            "quick": True,
+            "directory": Path("place"),
+            "report": Path("page.html"),
+            "overwrite": False,
+            "as_json": True,
+        }
+    ]
