@@ -67,14 +67,14 @@ def main(
         if not quick:
             teller.note("This takes about a minute and a half; on a busy machine, up to three.")
         check_report(report, overwrite=overwrite)  # not before: it may lie in the new directory
-        kept = None if directory is None else place / "slim"
-        write_page = None if report is None else partial(page, report, title=TITLE, saved=kept, overwrite=overwrite)
+        saved = None if directory is None else place / "slim"
+        write_page = None if report is None else partial(page, report, title=TITLE, saved=saved, overwrite=overwrite)
         outcome = _tell(teller, digits, place, write_page, quick=quick)
     seconds = time.perf_counter() - began
     if as_json:
-        kept = {"directory": None if directory is None else str(directory), "seconds": round(seconds, 1)}
-        kept["report"] = None if report is None else str(report)
-        sys.stdout.write(json.dumps(outcome.as_dict() | kept, indent=2) + "\n")
+        paths = {"directory": directory, "report": report}
+        kept = {name: None if path is None else str(path) for name, path in paths.items()}
+        sys.stdout.write(json.dumps(outcome.as_dict() | kept | {"seconds": round(seconds, 1)}, indent=2) + "\n")
     else:
         _conclude(teller, outcome, directory)
         if report is not None:

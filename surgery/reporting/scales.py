@@ -77,10 +77,9 @@ def ratios(low: float, high: float, start: float, end: float) -> Scale:
         step = _round_step((high - low) / TICKS)
         known = [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
     else:
-        known = [m * 10.0**n for n in range(-4, 6) for m in (1, 1.5, 2, 3, 5, 7)]
-        known = [v for v in known if low <= v <= high]
-        if len(known) > TICKS + 2:
-            known = [v for v in known if f"{v:.0e}"[0] in "125" and f"{v:.2g}" == f"{v:.1g}"]
+        finest = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,))
+        several = [[m * 10.0**n for n in range(-6, 7) for m in steps if low <= m * 10.0**n <= high] for steps in finest]
+        known = next((some for some in several if len(some) <= TICKS + 2), several[-1])
     return Scale(low, high, start, end, True, tuple(float(f"{v:.6g}") for v in known))
 
 

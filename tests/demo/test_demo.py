@@ -31,7 +31,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     directory = tmp_path_factory.mktemp("demo") / "new"
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        assert main(quick=True, directory=directory, as_json=True) == 0
+        assert main(quick=True, directory=directory, report=directory / "page.html", as_json=True) == 0
     return directory, json.loads(printed.getvalue())
 
 
@@ -66,7 +66,9 @@ def test_it_is_smaller_and_every_masked_filter_is_accounted_for(quick: tuple[Pat
 def test_every_file_is_there_and_agrees(quick: tuple[Path, dict[str, Any]]) -> None:
     directory, numbers = quick
     assert numbers["directory"] == str(directory)
-    assert sorted(file.name for file in directory.iterdir()) == ["digits.onnx", "digits.pt", "slim"]
+    assert sorted(file.name for file in directory.iterdir()) == ["digits.onnx", "digits.pt", "page.html", "slim"]
+    page = (directory / "page.html").read_text()
+    assert all(word in page for word in ("stranded", "digits.onnx", "surgery.load(", str(directory)))
     assert [export["path"] for export in numbers["exports"]] == ["digits.pt", "digits.onnx"]
     assert all(export["parity"]["passed"] for export in numbers["exports"])
     assert numbers["reload_difference"] == 0

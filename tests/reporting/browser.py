@@ -10,6 +10,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,15 @@ COMMAND = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
 SECONDS = 60.0
+
+WIRED = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for end, wanted in zip(ends, (3, 4)):
+    os.dup2(end, wanted)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Chromium reads its commands from descriptor 3 and answers on 4."""
 
 
 class Browser:
@@ -112,8 +122,7 @@ def browsing(profile: Path) -> Iterator[Browser]:
         COMMAND, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
         "--remote-debugging-pipe", "--hide-scrollbars", f"--user-data-dir={profile}", "about:blank",
     ]  # fmt: skip
-    # the browser reads its commands from descriptor 3 and answers on 4
-    wired = ["/bin/sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", *words]
+    wired = [sys.executable, "-c", WIRED, str(theirs_in), str(theirs_out), *words]
     process = subprocess.Popen(
         wired, pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
