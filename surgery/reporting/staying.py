@@ -18,6 +18,8 @@ SENTENCES = (
 )
 """How reasons name the place in the model that they are about, and how they read without it."""
 
+UNTOLD = "the plan does not say"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -104,19 +106,24 @@ def _why(plan: Plan, axes: Mapping[str, AxisCut], group: GroupCut) -> Iterator[t
     """`(sentence, channels)` for what stays of a group.
 
     They are read off an axis that holds the group's channels once and nothing else. Where there is none (every axis is
-    shared with another group, or repeats each channel), the most frequent reason stands for all.
+    shared with another group, or repeats each channel), the most frequent reason on its axes stands for all.
     """
     kept = group.channels - group.removed
     if not kept:
         return
-    lived_on = (axes[name] for name in group.axes)
-    axis = next((a for a in lived_on if a.why and a.size == group.channels and len(a.keep) == kept), None)
-    codes = [] if axis is None else list(axis.why) * (kept if len(axis.why) == 1 else 1)
-    staying = [code for code in codes if code >= 0]
-    if len(staying) == kept:
+    lived_on = [axes[name] for name in group.axes]
+    exact = next((a for a in lived_on if a.size == group.channels and len(a.keep) == kept), None)
+    if exact is not None and len(staying := _codes(exact)) == kept:
         yield from ((plan.reasons[code], number) for code, number in Counter(staying).most_common())
-    else:
-        yield plan.explain_group(group).removeprefix(f"{group.name}: "), kept
+        return
+    told = [code for axis in lived_on for code in _codes(axis)]
+    yield (plan.reasons[Counter(told).most_common(1)[0][0]] if told else UNTOLD), kept
+
+
+def _codes(axis: AxisCut) -> list[int]:
+    """The reason of every position that stays, as indices into the plan's reasons."""
+    codes = axis.why * len(axis.keep) if len(axis.why) == 1 else axis.why
+    return [code for code in codes if code >= 0]
 
 
 def _placed(sentence: str) -> tuple[str, str]:

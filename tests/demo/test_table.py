@@ -145,7 +145,7 @@ def test_the_files_are_named_where_they_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(story, "_tell", lambda _, __, place, quick: (place / "x.pt").touch() or outcome_of(None))
+    monkeypatch.setattr(story, "_tell", lambda _, __, place, *___, **____: (place / "x.pt").touch() or outcome_of(None))
     assert story.main(quick=True, directory=tmp_path / "kept") == 0
     # a long path is broken where the line ends
     assert "".join(capsys.readouterr().out.split()).endswith("kept:x.pt.")

@@ -105,6 +105,7 @@ def test_a_group_that_shares_its_axes_is_told_by_its_commonest_reason(result: Re
     told = staying_of(replace(result, plan=replace(plan, axes=axes)))
     assert told.kept == sum(reason.channels for reason in told.reasons)
     assert told == staying_of(result)  # back.weight:1 tells as much
+    assert not any(reason.text.startswith("dead") for reason in told.reasons)
     none = replace(plan, axes=tuple(replace(axis, size=axis.size + 1) for axis in plan.axes))
     again = staying_of(replace(result, plan=none))
     assert again.kept == sum(reason.channels for reason in again.reasons) == told.kept
