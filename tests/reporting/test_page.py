@@ -113,8 +113,8 @@ def test_latencies_with_their_ratios(page: Page) -> None:
     _, place, masked, slim, graph = page.rows("Latencies, as a table")
     assert place == ["onnxruntime, 1 thread, cpu, batch 1"]
     ratio = benchmark().ratio("masked", "slim", runtime="onnxruntime")
-    assert masked[4:6] == ["400", "–"]
-    assert slim[5:] == [f"{ratio.median:.3f}× [{ratio.low:.3f}, {ratio.high:.3f}]", "faster"]
+    assert (masked[2], masked[6]) == ("–", "400")
+    assert slim[2:4] == [f"{ratio.median:.3f}× [{ratio.low:.3f}, {ratio.high:.3f}]", "faster"]
     assert graph[1] == f"not timed: ValueError: {HOSTILE}"
     assert f"slim {ratio.median:.2f}× faster" in " ".join(page.words.split())
 

@@ -28,5 +28,5 @@ for (const box of document.querySelectorAll("input[data-hides]")) {
 }
 
 addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("details")) details.open = true;
+  for (const details of document.querySelectorAll("details:not([data-long])")) details.open = true;
 });
