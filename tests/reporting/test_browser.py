@@ -96,10 +96,10 @@ def test_tables_sort_and_whole_layers_hide(browser: Browser, pages: dict[str, Pa
 
 def test_it_prints_with_everything_open(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["whole"], width=1280)
-    assert browser.print().startswith(b"%PDF")
     browser.run("dispatchEvent(new Event('beforeprint'))")
     assert (
         browser.run("[...document.querySelectorAll('details:not([data-long])')].every(details => details.open)") is True
+    assert browser.print().startswith(b"%PDF")
     )
 
 

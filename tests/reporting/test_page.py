@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 import surgery
 from surgery.errors import InputError, MissingExtraError
+from surgery.exporting import Export
 from surgery.latency.results import Row
 from surgery.reporting import report
 from surgery.results import Result
@@ -171,6 +172,8 @@ def test_only_what_there_is_has_a_section(page: Page, result: Result, tmp_path: 
     assert of(tmp_path, benchmark=benchmark()).sections == ["latency", "machine"]
     assert of(tmp_path, exports=[export()]).sections == ["exports", "machine", "reload"]
     plain = replace(result, proof=None, plan=replace(result.plan, groups=result.plan.groups[:1]))
+    agreed = ["removed", "sharing", "stayed", "proof", "machine", "reload"]
+    assert of(tmp_path, result=hostile_result()).sections == agreed
     unproven = of(tmp_path, result=plain)
     assert "proof" not in unproven.sections
     assert "made with prove=False" in unproven.words
@@ -213,3 +216,25 @@ def test_refusals_leave_nothing(result: Result, tmp_path: Path, monkeypatch: pyt
         report(mine, result=result, overwrite=True)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.html"]
     assert mine.read_text() == "mine"
+
+
+@dataclass(frozen=True)
+class LoadedRow(Row):
+    load_ms: float = 0.0
+    precision: str = ""
+
+
+@dataclass(frozen=True)
+class StampedExport(Export):
+    isa: str = "AVX512"
+
+
+def test_what_else_a_row_or_an_export_says_is_shown(tmp_path: Path) -> None:
+    usual = row("a", 2.0)
+    loaded = LoadedRow("b", usual.latency_ms, usual.cpu_ms, load_ms=3.5)
+    stamped = StampedExport(**{field.name: getattr(export(), field.name) for field in fields(Export)})
+    page = of(tmp_path, benchmark=benchmark((usual, loaded)), exports=[stamped])
+    head, _, first, second = page.rows("Latencies, as a table")
+    assert head[7:] == ["load ms"]
+    assert (first[7:], second[7:]) == (["–"], ["3.5"])
+    assert "a note; isa AVX512" in page.words
