@@ -106,7 +106,12 @@ def test_a_group_that_shares_its_axes_is_told_by_its_commonest_reason(result: Re
     assert told.kept == sum(reason.channels for reason in told.reasons)
     assert told == staying_of(result)  # back.weight:1 tells as much
     assert not any(reason.text.startswith("dead") for reason in told.reasons)
-    none = replace(plan, axes=tuple(replace(axis, size=axis.size + 1) for axis in plan.axes))
+    # axes on which other channels live, too, most of them removed
+    shared = [
+        replace(axis, size=axis.size + 50, why=(*axis.why, *[-1] * 50)) for axis in plan.axes if len(axis.why) > 1
+    ]
+    mixed = (*shared, *(axis for axis in plan.axes if len(axis.why) == 1))
+    none = replace(plan, axes=mixed, reasons=(*plan.reasons, "never"))
     again = staying_of(replace(result, plan=none))
     assert again == told  # every group here stays for one reason
 
