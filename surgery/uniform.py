@@ -35,6 +35,7 @@ def uniform_widths(
     configured = Configured.of(model)
     if configured is None:
         return Widths(round_to, same_part)
+    configured = configured.spoken()
     without: set[Key] = set()
     while True:
         widths = Widths(round_to, configured.rule(without))

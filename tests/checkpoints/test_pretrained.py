@@ -118,6 +118,25 @@ def test_uniform_widths_make_a_plain_directory(make: Any, head: str, said: dict[
     assert_close(answers(replayed), expected, rtol=0, atol=0)
 
 
+def test_a_captured_graph_may_be_a_plain_directory_too(tmp_path: Path) -> None:
+    model = bert()
+    forward = type(model.encoder.layer[0].output).forward
+
+    class Insists(type(model.encoder.layer[0].output)):  # type: ignore[misc]
+        def forward(self, hidden: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+            assert hidden.shape[-1] == 80
+            return forward(self, hidden, given)
+
+    for layer in model.encoder.layer:
+        layer.output.__class__ = Insists
+    cut = shrunk(model, uniform=True)
+    assert cut.kind == "graph"
+    surgery.save(cut, tmp_path / "slim")
+    plain = surgery.load(tmp_path / "slim")
+    assert type(plain) is type(model)
+    assert_close(answers(plain), cut.model(**INPUTS)[0], rtol=0, atol=1e-6)
+
+
 def test_other_widths_make_a_slim_directory_that_needs_no_model(tmp_path: Path) -> None:
     cut = shrunk(bert())
     surgery.save(cut, tmp_path / "slim")
