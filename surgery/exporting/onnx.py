@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from surgery.errors import InputError
+from surgery.exporting.attention import attention
 from surgery.exporting.program import KNOWN, Program, capture
 from surgery.exporting.quiet import without, without_logs
 from surgery.exporting.target import Runner, Source, Target, Written, first_line
@@ -71,6 +72,7 @@ def _translate(source: Source, program: Program) -> onnx_ir.Model:
                 input_names=source.model.input_names,
                 output_names=source.model.output_names,
                 dynamic_shapes=program.shapes if any(program.shapes) else None,
+                custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: attention},
             )
     except Exception as error:
         cause: BaseException = error
