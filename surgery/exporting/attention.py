@@ -25,9 +25,10 @@ def attention(
     from onnxscript import opset18 as op
     from onnxscript.function_libs.torch_lib.ops import nn
 
-    rank = len(query.shape)
-    if rank == 3:
-        query, key, value = (_with_batch(tensor) for tensor in (query, key, value))  # a mask [n, l, s] fits as it is
+    shape_after = None
+    if len(query.shape) != 4 and (attn_mask is None or len(attn_mask.shape) <= 3):
+        shape_after = op.Concat(op.Shape(query, start=0, end=-1), op.Shape(value, start=-1), axis=0)
+        query, key, value = _of_four_dims(query), _of_four_dims(key), _of_four_dims(value)
     result = nn.aten_scaled_dot_product_attention(
         query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
     )
@@ -41,14 +42,15 @@ def attention(
         highest = op.ReduceMax(sees, op.Constant(value_ints=[-1]), keepdims=1)  # [..., l, 1]
         zero = op.Constant(value=ir.tensor(0.0, dtype=query.dtype))
         result = op.Where(op.Greater(highest, nothing), result, zero)
-    return op.Squeeze(result, op.Constant(value_ints=[0])) if rank == 3 else result
+    return result if shape_after is None else op.Reshape(result, shape_after)
 
 
-def _with_batch(tensor: Any) -> Any:
-    """[...] as [1, ...], with the shape and dtype that translations ask for."""
+def _of_four_dims(tensor: Any) -> Any:
+    """[..., h, l, d] as [n, h, l, d], with the shape and dtype that translations ask for."""
     from onnxscript import ir
     from onnxscript import opset18 as op
 
-    result = op.Unsqueeze(tensor, op.Constant(value_ints=[0]))
-    result.shape, result.dtype = ir.Shape([1, *tensor.shape]), tensor.dtype
+    last = op.Shape(tensor, start=-3)
+    result = op.Reshape(tensor, op.Concat(op.Constant(value_ints=[-1]), last, axis=0))
+    result.shape, result.dtype = ir.Shape([None, *tensor.shape[-3:]]), tensor.dtype
     return result

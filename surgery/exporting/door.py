@@ -15,6 +15,7 @@ from surgery.exporting.flat import FlatModel
 from surgery.exporting.parity import LOOSE, NOISES, Examiner, Trial, judge
 from surgery.exporting.result import Export, Parity
 from surgery.exporting.shapes import flat_shapes
+from surgery.exporting.sizes import FreeDims
 from surgery.exporting.staging import staged
 from surgery.exporting.state import KeptState, eval_copy
 from surgery.exporting.table import target_for
@@ -103,7 +104,7 @@ def _prepare(model: nn.Module, inputs: Inputs, target: Target, dynamic_shapes: A
 
 
 def _checked(
-    source: Source, examiner: Examiner, target: Target, file: Path, dynamic: Sequence[frozenset[int]]
+    source: Source, examiner: Examiner, target: Target, file: Path, dynamic: Sequence[FreeDims]
 ) -> Parity:
     """The parity of `file` with the model.
 

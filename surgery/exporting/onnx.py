@@ -13,7 +13,7 @@ from torch import Tensor
 
 from surgery.errors import InputError
 from surgery.exporting.attention import attention
-from surgery.exporting.program import KNOWN, Program, capture
+from surgery.exporting.program import KNOWN, Program, capture, free_dims
 from surgery.exporting.quiet import without, without_logs
 from surgery.exporting.target import Runner, Source, Target, Written, first_line
 
@@ -52,10 +52,10 @@ def write(source: Source, path: Path) -> Written:
         notes.append(
             f"the model changes its buffer {source.changed_buffers[0]!r} in forward; the file starts every run anew"
         )
-    names = {value.name: value.shape for value in model.graph.inputs}
+    in_file = {value.name: value.shape for value in model.graph.inputs}
     dynamic = [
-        frozenset(dim for dim, size in enumerate(names.get(name) or ()) if not isinstance(size, int))
-        for name in source.model.input_names
+        {dim: size for dim, size in free.items() if not isinstance((in_file.get(name) or ())[dim], int)}
+        for name, free in zip(source.model.input_names, free_dims(program.exported), strict=True)
     ]
     return Written(tuple(dynamic), model.opset_imports[""], tuple(notes))
 

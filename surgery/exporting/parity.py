@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from surgery.errors import InputError
 from surgery.exporting.flat import FlatModel
 from surgery.exporting.result import Parity
+from surgery.exporting.sizes import SEED, FreeDims, other_batches, other_sizes
 from surgery.exporting.target import first_line
 from surgery.inputs import Inputs
 
@@ -23,9 +25,6 @@ NOISES = 4.0
 
 LOOSE = 1e-2
 """A bound above this deserves a note: the model's rounding hides smaller faults."""
-
-BATCHES = (1, 3)
-SEED = 10
 
 
 @dataclass(frozen=True)
@@ -70,39 +69,27 @@ class Examiner:
         self.example = self._ask("the example inputs", inputs)
         _require_repeatable(self.example.expected, model.outputs(inputs.tensors()))
 
-    def trials(self, dynamic: Sequence[frozenset[int]]) -> Iterator[Trial]:
-        """The example, fresh inputs, and other sizes in the dims that the file says are free (per input tensor)."""
+    def trials(self, dynamic: Sequence[FreeDims]) -> Iterator[Trial]:
+        """The example, fresh inputs, and other sizes of all that the file says is free (per input tensor)."""
         yield self.example
-        yield from self._try("fresh inputs", self.inputs.fresh(SEED))
-        yield from self._try("fresh inputs", self.inputs.fresh(SEED + 1))
-        if all(0 in dims for dims in dynamic):
-            for size in BATCHES:
-                if size != self.inputs.batch and (other := self.inputs.with_batch(size, SEED + size)) is not None:
-                    yield from self._try(f"batch {size}", other)
-        if any(dims - {0} for dims in dynamic):
-            yield from self._other_size(dynamic)
-
-    def _try(self, label: str, inputs: Inputs) -> Iterator[Trial]:
-        try:
-            yield self._ask(label, inputs)
-        except InputError as error:
-            self.notes.append(f"not compared on {label}: {error.fact}")
-
-    def _other_size(self, dynamic: Sequence[frozenset[int]]) -> Iterator[Trial]:
-        """The first input of another size that changes only free dims and that the model accepts."""
-        for other in self.inputs.resized(SEED):
-            changed = [
-                {dim for dim, (old, new) in enumerate(zip(a.shape, b.shape, strict=True)) if old != new}
-                for a, b in zip(self.inputs.tensors(), other.tensors(), strict=True)
-            ]
-            if all(dims <= free for dims, free in zip(changed, dynamic, strict=True)):
-                try:
-                    trial = self._ask(f"inputs of shape {_shapes(other.tensors())}", other)
-                except InputError:
-                    continue
+        fresh = (("fresh inputs", self.inputs.fresh(SEED + i)) for i in range(2))
+        for label, inputs in (*fresh, *other_batches(self.inputs, dynamic)):
+            try:
+                yield self._ask(label, inputs)
+            except InputError as error:
+                self.notes.append(f"not compared on {label}: {error.fact}")
+        for name, candidates in other_sizes(self.inputs, dynamic):
+            if (trial := self._first_accepted(candidates)) is not None:
                 yield trial
-                return
-        self.notes.append("the file says that more dims than the batch are free; no other size could be compared")
+            else:
+                self.notes.append(f"no other size of {name} could be compared, though the file says that it is free")
+
+    def _first_accepted(self, candidates: Iterable[Inputs]) -> Trial | None:
+        """The first of `candidates` that the model takes."""
+        for other in candidates:
+            with contextlib.suppress(InputError):
+                return self._ask(f"inputs of shape {_shapes(other.tensors())}", other)
+        return None
 
     def _ask(self, label: str, inputs: Inputs) -> Trial:
         tensors = inputs.tensors()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import sympy
 import torch
 
 from surgery.errors import InputError
+from surgery.exporting.sizes import FreeDims
 
 
 def flat_shapes(dynamic_shapes: Any, input_paths: Sequence[tuple[str | int, ...]]) -> list[dict[int, Any] | None]:
@@ -69,4 +71,17 @@ def as_dims(shapes: Sequence[dict[int, Any] | None]) -> tuple[dict[int, Any] | N
     return tuple(
         None if spec is None else {dim: any_size if isinstance(size, str) else size for dim, size in spec.items()}
         for spec in shapes
+    )
+
+
+def named_dims(shapes: Sequence[dict[int, Any] | None]) -> tuple[FreeDims, ...]:
+    """The same specs as promises: dims of one name have one size, a dim without a name has one of its own."""
+
+    def symbol(number: int, dim: int, size: Any) -> Any:
+        named = size if isinstance(size, str) else getattr(size, "__name__", f"input {number} dim {dim}")
+        return sympy.Symbol(named, integer=True, positive=True)
+
+    return tuple(
+        {dim: symbol(number, dim, size) for dim, size in (spec or {}).items() if not isinstance(size, int)}
+        for number, spec in enumerate(shapes)
     )

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from surgery.exporting.flat import FlatModel
+from surgery.exporting.sizes import FreeDims
 from surgery.inputs import Inputs
 
 Runner = Callable[[Sequence[Tensor]], list[Tensor]]
@@ -41,12 +42,13 @@ class Written:
     """What a target says about the file that it wrote.
 
     Attributes:
-        dynamic: Per input tensor, the dims that are promised to work in other sizes than the example's.
+        dynamic: Per input tensor, the dims that are promised to work in other sizes than the example's, with the size
+            of each as an expression.
         opset: The opset found in the file, for ONNX.
         notes: What a reader should know.
     """
 
-    dynamic: tuple[frozenset[int], ...]
+    dynamic: tuple[FreeDims, ...]
     opset: int | None = None
     notes: tuple[str, ...] = ()
 

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.jit._trace import TracerWarning
 
 from surgery.errors import InputError
+from surgery.exporting.program import BATCH
 from surgery.exporting.quiet import without
+from surgery.exporting.shapes import named_dims
 from surgery.exporting.state import KeptState
 from surgery.exporting.target import Runner, Source, Target, Written, first_line
 
@@ -34,12 +36,11 @@ ATTRIBUTES = (FutureWarning, "")
 def write(source: Source, path: Path) -> Written:
     """Trace and freeze `source.model` and write it to `path`.
 
+    A trace states no shapes. What `source.shapes` promises, or a batch of any size without them, is what parity tries.
+
     Raises:
-        InputError: The model cannot be traced, or shapes were asked for, which a trace does not know.
+        InputError: The model cannot be traced.
     """
-    if any(source.shapes or ()):
-        way_out = "leave dynamic_shapes out, or pass {} for a file that is checked at the example's shapes only"
-        raise InputError("dynamic_shapes has no meaning for TorchScript: a trace states no shapes", way_out)
     tensors = [tensor.clone() for tensor in source.inputs.tensors()]
     buffer = io.BytesIO()
     try:
@@ -59,8 +60,10 @@ def write(source: Source, path: Path) -> Written:
         notes.append(f"it returns a tuple: {', '.join(source.model.output_names)}")
     if source.changed_buffers:
         notes.append(f"the model changes its buffer {source.changed_buffers[0]!r} in forward; so may the loaded file")
-    promised = frozenset({0} if source.shapes is None else ())
-    return Written((promised,) * len(tensors), notes=tuple(notes))
+    shapes = source.shapes
+    if shapes is None:
+        shapes = [{0: BATCH} if source.inputs.batch is not None else None for _ in tensors]
+    return Written(named_dims(shapes), notes=tuple(notes))
 
 
 def _decisions(held: Sequence[warnings.WarningMessage]) -> list[str]:
