@@ -13,6 +13,9 @@ from surgery.exporting.flat import FlatModel
 from surgery.exporting.sizes import FreeDims
 from surgery.inputs import Inputs
 
+PROVENANCE = "surgery.json"
+"""Name of the extra file, in archives that have such, that says where a file comes from."""
+
 Runner = Callable[[Sequence[Tensor]], list[Tensor]]
 """A loaded file: the model's input tensors in order, to its output tensors in order, on the CPU."""
 
@@ -35,6 +38,15 @@ class Source:
     shapes: Sequence[Any] | None
     provenance: Mapping[str, str]
     changed_buffers: tuple[str, ...]
+
+    def told(self) -> tuple[str, ...]:
+        """Notes for every format whose file returns plain tensors and keeps its buffers between runs."""
+        notes = []
+        if len(self.model.output_names) > 1:
+            notes.append(f"it returns a tuple: {', '.join(self.model.output_names)}")
+        if self.changed_buffers:
+            notes.append(f"the model changes its buffer {self.changed_buffers[0]!r} in forward; so may the loaded file")
+        return tuple(notes)
 
 
 @dataclass(frozen=True)

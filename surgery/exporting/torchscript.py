@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,14 +13,12 @@ from torch import Tensor
 from torch.jit._trace import TracerWarning
 
 from surgery.errors import InputError
+from surgery.exporting.archives import without_members
 from surgery.exporting.program import BATCH
 from surgery.exporting.quiet import without
 from surgery.exporting.shapes import named_dims
 from surgery.exporting.state import KeptState
-from surgery.exporting.target import Runner, Source, Target, Written, first_line
-
-PROVENANCE = "surgery.json"
-"""Name of the extra file that says where a TorchScript file comes from."""
+from surgery.exporting.target import PROVENANCE, Runner, Source, Target, Written, first_line
 
 DEPRECATED = tuple(
     (DeprecationWarning, rf"`torch\.jit\.{name}` is deprecated")
@@ -53,13 +50,10 @@ def write(source: Source, path: Path) -> Written:
     except Exception as error:
         fact = f"{type(source.model.model).__name__} cannot be traced: {first_line(error)}"
         raise InputError(fact, "change the model's forward there, or export to ONNX") from error
-    _write_without_paths(buffer, path)
+    without_members(buffer, path, ".debug_pkl")  # they hold the source paths of this machine
     notes = ["TorchScript is deprecated upstream, but still loads"]
     notes += _decisions([w for w in held if issubclass(w.category, TracerWarning)])
-    if len(source.model.output_names) > 1:
-        notes.append(f"it returns a tuple: {', '.join(source.model.output_names)}")
-    if source.changed_buffers:
-        notes.append(f"the model changes its buffer {source.changed_buffers[0]!r} in forward; so may the loaded file")
+    notes += source.told()
     shapes = source.shapes
     if shapes is None:
         shapes = [{0: BATCH} if source.inputs.batch is not None else None for _ in tensors]
@@ -75,14 +69,6 @@ def _decisions(held: Sequence[warnings.WarningMessage]) -> list[str]:
     return [
         f"the trace fixed {len(held)} decision{plural} of the model's Python code as the example made them ({first})"
     ]
-
-
-def _write_without_paths(archive: io.BytesIO, path: Path) -> None:
-    """Copy a TorchScript archive without its debug records, which hold the source paths of this machine."""
-    with zipfile.ZipFile(archive) as full, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as stripped:
-        for name in full.namelist():
-            if not name.endswith(".debug_pkl"):
-                stripped.writestr(zipfile.ZipInfo(name), full.read(name))
 
 
 def load(path: Path, input_names: Sequence[str]) -> Runner:

@@ -1,0 +1,114 @@
+"""AOTInductor: compiled for the CPU (or GPU) of this machine, weights frozen into it; runs without Python code."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import platform
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from surgery.errors import InputError
+from surgery.exporting.program import KNOWN, capture, free_dims
+from surgery.exporting.archives import without_members
+from surgery.exporting.pt2 import without_paths_
+from surgery.exporting.quiet import LOGGERS, without, without_logs
+from surgery.exporting.target import Runner, Source, Target, Written, first_line
+
+METADATA = "surgery"
+"""Name of the entry in a package's metadata that says where it comes from, as JSON."""
+
+TIDY = {
+    "compile_threads": 1,  # more would leave a pool of processes behind
+    "aot_inductor.precompile_headers": False,  # they are kept outside the cache
+    "cpp_cache_precompile_headers": False,
+    "aot_inductor.enable_line_tables": False,  # source paths of this machine
+}
+"""Settings of the compiler against what it leaves on the disk and in the package; a torch may not know them all."""
+
+LOGGED = (*LOGGERS, "torch._inductor", "torch._dynamo", "torch.fx")
+"""Loggers that report steps of the compiler, and where it keeps a cache that is deleted all the same."""
+
+
+def write(source: Source, path: Path) -> Written:
+    """Compile `source.model` with its weights frozen and write the package to `path`; no cache is left anywhere.
+
+    Raises:
+        InputError: There is no C++ compiler, or the model cannot be captured or compiled.
+    """
+    _require_compiler()
+    program = capture(source)
+    without_paths_(program.exported)
+    device = next((tensor.device for tensor in source.inputs.tensors()), torch.device("cpu"))
+    bound_to = _isa(device)
+    settings = {
+        "freezing": True,
+        "aot_inductor.metadata": {METADATA: json.dumps({**source.provenance, "isa": bound_to})},
+        **{name: value for name, value in TIDY.items() if name in torch._inductor.list_options()},
+    }
+    package = io.BytesIO()
+    try:
+        with _no_cache_left(), without(*KNOWN), without_logs(LOGGED):
+            torch._inductor.aoti_compile_and_package(program.exported, package_path=package, inductor_configs=settings)
+    except Exception as error:
+        if isinstance(error, OSError):
+            raise
+        fact = f"AOTInductor cannot compile {type(source.model.model).__name__}: {first_line(error)}"
+        raise InputError(fact, "export to another format, .pt2 for one") from error
+    without_members(package, path, ".cpp")  # what was compiled names directories of this machine
+    machine = f"{platform.system()} {platform.machine()}, {bound_to}, torch {torch.__version__}"
+    notes = (f"bound to machines like this one ({machine}): export it again elsewhere", *program.notes, *source.told())
+    return Written(free_dims(program.exported), notes=notes)
+
+
+def _require_compiler() -> None:
+    """Refuse before minutes are spent.
+
+    Raises:
+        InputError: AOTInductor would find no C++ compiler.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        way_out = "install one (apt install g++), or name one in the environment variable CXX"
+        raise InputError("AOTInductor needs a C++ compiler, and g++ is not there", way_out) from error
+
+
+def _isa(device: torch.device) -> str:
+    """The instruction set that the package needs: `AVX512`, or `CUDA 9.0` for a GPU's capability."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"CUDA {major}.{minor}"
+    return torch.backends.cpu.get_cpu_capability()
+
+
+@contextlib.contextmanager
+def _no_cache_left() -> Iterator[Path]:
+    """Have the compiler's caches and temporary files in a directory that vanishes, not in the user's."""
+    from torch._inductor.utils import fresh_cache
+
+    with tempfile.TemporaryDirectory(prefix="surgery-") as folder, fresh_cache(dir=folder):
+        yield Path(folder)
+
+
+def load(path: Path, input_names: Sequence[str]) -> Runner:
+    """Open the package as anyone would, with `aoti_load_package`; the tensors are passed by position."""
+    with without_logs(LOGGED):
+        package = torch._inductor.aoti_load_package(str(path))
+
+    def run(tensors: Sequence[Tensor]) -> list[Tensor]:
+        output = package(*[tensor.clone() for tensor in tensors])
+        return [t.detach().cpu() for t in ([output] if isinstance(output, Tensor) else output)]
+
+    return run
+
+
+AOTI = Target("aoti", "AOTInductor", (".aoti.pt2",), cpu_only=False, write=write, load=load)

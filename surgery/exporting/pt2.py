@@ -1,0 +1,60 @@
+"""PT2: the `torch.export` program with its weights; runs in `torch.export.load`, without the model's class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx
+
+from surgery.errors import InputError
+from surgery.exporting.program import KNOWN, capture, free_dims
+from surgery.exporting.quiet import without, without_logs
+from surgery.exporting.target import PROVENANCE, Runner, Source, Target, Written, first_line
+
+
+def write(source: Source, path: Path) -> Written:
+    """Write `path`, without the example and without the source paths that the capture recorded.
+
+    Raises:
+        InputError: The model cannot be captured, or the captured program cannot be written.
+    """
+    program = capture(source)
+    exported = program.exported
+    without_paths_(exported)
+    exported._example_inputs = None  # the user's data: it would be stored, and nothing needs it
+    try:
+        with path.open("wb") as file, without(*KNOWN), without_logs():
+            torch.export.save(exported, file, extra_files={PROVENANCE: json.dumps(dict(source.provenance))})
+    except OSError:
+        raise
+    except Exception as error:
+        fact = f"{type(source.model.model).__name__} cannot be written as a torch.export program: {first_line(error)}"
+        raise InputError(fact, "replace that operator in the model, or export to another format") from error
+    return Written(free_dims(exported), notes=(*program.notes, *source.told()))
+
+
+def without_paths_(exported: torch.export.ExportedProgram) -> None:
+    """Take the stack traces off every node: they hold source paths of this machine."""
+    for module in exported.graph_module.modules():
+        if isinstance(module, fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+
+
+def load(path: Path, input_names: Sequence[str]) -> Runner:
+    """Open the file as anyone would, with `torch.export.load`; the tensors are passed by position."""
+    with path.open("rb") as file, without(*KNOWN), without_logs():
+        module = torch.export.load(file).module()
+
+    def run(tensors: Sequence[Tensor]) -> list[Tensor]:
+        with torch.no_grad():
+            output = module(*[tensor.clone() for tensor in tensors])
+        return [t.detach().cpu() for t in ([output] if isinstance(output, Tensor) else output)]
+
+    return run
+
+
+PT2 = Target("pt2", "torch.export.load", (".pt2",), cpu_only=False, write=write, load=load)
