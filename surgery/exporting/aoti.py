@@ -18,7 +18,7 @@ from surgery.exporting.program import KNOWN, capture, free_dims
 from surgery.exporting.archives import without_members
 from surgery.exporting.pt2 import without_paths_
 from surgery.exporting.quiet import LOGGERS, without, without_logs
-from surgery.exporting.target import Runner, Source, Target, Written, first_line
+from surgery.exporting.target import Loaded, Source, Target, Written, first_line, tensors_in
 
 METADATA = "surgery"
 """Name of the entry in a package's metadata that says where it comes from, as JSON."""
@@ -99,16 +99,15 @@ def _no_cache_left() -> Iterator[Path]:
         yield Path(folder)
 
 
-def load(path: Path, input_names: Sequence[str]) -> Runner:
+def load(path: Path) -> Loaded:
     """Open the package as anyone would, with `aoti_load_package`; the tensors are passed by position."""
     with without_logs(LOGGED):
         package = torch._inductor.aoti_load_package(str(path))
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
-        output = package(*[tensor.clone() for tensor in tensors])
-        return [t.detach().cpu() for t in ([output] if isinstance(output, Tensor) else output)]
+        return tensors_in(package(*[tensor.clone() for tensor in tensors]))
 
-    return run
+    return Loaded(run)
 
 
 AOTI = Target("aoti", "AOTInductor", (".aoti.pt2",), cpu_only=False, write=write, load=load)

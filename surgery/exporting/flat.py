@@ -58,6 +58,11 @@ class FlatModel(nn.Module):
         self.forward = forward
         self.train(model.training)
 
+    @property
+    def kind(self) -> str:
+        """What it is, in words: the model's class."""
+        return type(self.model).__name__
+
     def learn_outputs_(self, output: Any) -> None:
         """Name the output tensors from what the model itself returned.
 

@@ -15,7 +15,8 @@ from surgery.errors import InputError
 from surgery.exporting.attention import attention
 from surgery.exporting.program import KNOWN, Program, capture, free_dims
 from surgery.exporting.quiet import without, without_logs
-from surgery.exporting.target import Runner, Source, Target, Written, first_line
+from surgery.exporting.shapes import symbol
+from surgery.exporting.target import Loaded, Source, Target, Written, first_line
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -84,7 +85,7 @@ def _translate(source: Source, program: Program) -> onnx_ir.Model:
     return translated.model
 
 
-def load(path: Path, input_names: Sequence[str]) -> Runner:
+def load(path: Path) -> Loaded:
     """Open the file in ONNX Runtime on the CPU, with one thread between operators.
 
     Raises:
@@ -100,15 +101,43 @@ def load(path: Path, input_names: Sequence[str]) -> Runner:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise InputError(f"ONNX Runtime cannot load this model on the CPU: {_plain(error)}", way_out) from error
-    wanted = [value.name for value in session.get_inputs()]
+    inputs = session.get_inputs()
+    dynamic = tuple(
+        {dim: symbol(str(size or f"{value.name} {dim}")) for dim, size in enumerate(value.shape) if type(size) is not int}
+        for value in inputs
+    )
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
         if odd := [t.dtype for t in tensors if t.dtype == torch.bfloat16]:
             raise InputError(f"ONNX Runtime takes no {odd[0]} inputs from Python", way_out)
-        feed = {name: t.detach().cpu().numpy() for name, t in zip(input_names, tensors, strict=True) if name in wanted}
+        feed = {value.name: t.detach().cpu().numpy() for value, t in zip(inputs, tensors, strict=True)}
         return [torch.from_numpy(output) for output in session.run(None, feed)]
 
-    return run
+    return Loaded(run, tuple(value.name for value in inputs), dynamic)
+
+
+def weights_beside(path: Path) -> dict[str, int]:
+    """The files that hold weights of an ONNX model, by name, with the least number of bytes of each.
+
+    Raises:
+        InputError: This is no ONNX model.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        fact = f"{str(path)!r} ({path.stat().st_size} bytes) is no ONNX model, or cut short: {first_line(error)}"
+        raise InputError(fact, "compare its size with the original's, or export the model again") from error
+    if not model.graph.node and not model.graph.output:
+        raise InputError(f"{str(path)!r} is no ONNX model: it holds no graph", "export the model again")
+    sizes: dict[str, int] = {}
+    for tensor in onnx.external_data_helper._get_all_tensors(model):
+        if onnx.external_data_helper.uses_external_data(tensor):
+            where = onnx.external_data_helper.ExternalDataInfo(tensor)
+            end = (where.offset or 0) + (where.length or 0)
+            sizes[where.location] = max(sizes.get(where.location, 0), end)
+    return sizes
 
 
 def _plain(error: Exception) -> str:

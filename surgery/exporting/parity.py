@@ -6,6 +6,7 @@ import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -44,11 +45,25 @@ class Trial:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The figures, in words where the file came closest to its bound, and on which trials it broke it."""
+    """The figures, in words where the file came closest to its bound, and on which trials it broke it.
+
+    `noise` (over the spread) and `spread` are those of the output that `where` names.
+    """
 
     parity: Parity
     where: str
     broken: tuple[Trial, ...]
+    noise: float
+    spread: float
+
+
+class Subject(Protocol):
+    """What can be asked: tensors in, tensors out; `kind` says in words what it is."""
+
+    @property
+    def kind(self) -> str: ...
+
+    def outputs(self, tensors: Sequence[Tensor]) -> list[Tensor]: ...
 
 
 class Examiner:
@@ -61,7 +76,7 @@ class Examiner:
         InputError: The model refuses the example inputs, or answers them differently each time.
     """
 
-    def __init__(self, model: FlatModel, inputs: Inputs) -> None:
+    def __init__(self, model: Subject, inputs: Inputs) -> None:
         self.model = model
         self.inputs = inputs
         self.notes: list[str] = []
@@ -96,10 +111,8 @@ class Examiner:
         try:
             expected = _on_cpu(self.model.outputs(tensors))
         except Exception as error:
-            kind = type(self.model.model).__name__
-            raise InputError(
-                f"{kind} cannot run on {label}: {first_line(error)}", "pass inputs that it accepts"
-            ) from error
+            fact = f"{self.model.kind} cannot run on {label}: {first_line(error)}"
+            raise InputError(fact, "pass inputs that it accepts") from error
         exact = None
         if self._double is not None:
             exact = _on_cpu(self._double.outputs(inputs.to(torch.float64).tensors()))
@@ -108,6 +121,8 @@ class Examiner:
 
     def _in_float64(self) -> FlatModel | None:
         """A float64 copy, if the model can run as one."""
+        if not isinstance(self.model, FlatModel):
+            return None
         double = self.inputs.to(torch.float64)
         try:
             model = FlatModel(copy.deepcopy(self.model.model).double(), double)
@@ -118,13 +133,30 @@ class Examiner:
         return model
 
 
-def judge(trials: Sequence[Trial], answers: Sequence[Sequence[Tensor]], output_names: Sequence[str]) -> Verdict:
-    """Compare a file's `answers` with what the model gave, output by output, each against its own spread and noise."""
+def judge(
+    trials: Sequence[Trial],
+    answers: Sequence[Sequence[Tensor]],
+    output_names: Sequence[str],
+    *,
+    estimate_noise: bool = False,
+) -> Verdict:
+    """Compare a file's `answers` with what the model gave, output by output, each against its own spread and noise.
+
+    Args:
+        trials: What was asked, and the model's outputs.
+        answers: Per trial, the file's outputs.
+        output_names: For the words.
+        estimate_noise: Where nothing ran in float64, take the noise for 4 eps of the output's dtype times its largest
+            value; otherwise for 0.
+    """
     broken: list[Trial] = []
-    max_abs, worst = 0.0, (-1.0, 0.0, TOLERANCE, "")
+    max_abs, worst = 0.0, (-1.0, 0.0, TOLERANCE, 0.0, 1.0, "")
     for j, name in enumerate(output_names):
-        spread = _spread([trial.expected[j] for trial in trials])
+        expected = [trial.expected[j] for trial in trials]
+        spread = _spread(expected)
         noise = max((_error(t.expected[j], t.exact[j]) / spread for t in trials if t.exact is not None), default=0.0)
+        if estimate_noise and expected[0].is_floating_point():
+            noise = 4 * torch.finfo(expected[0].dtype).eps * max(_largest(t) for t in expected) / spread
         bound = max(TOLERANCE, NOISES * noise)
         for trial, answer in zip(trials, answers, strict=True):
             wrong = _wrong_kind(trial.expected, answer, j)
@@ -134,9 +166,10 @@ def judge(trials: Sequence[Trial], answers: Sequence[Sequence[Tensor]], output_n
                 broken.append(trial)
             if error / spread / bound > worst[0]:
                 where = f"output {name!r}, on {trial.label}" + (f": {wrong}" if wrong else "")
-                worst = (error / spread / bound, error / spread, bound, where)
+                worst = (error / spread / bound, error / spread, bound, noise, spread, where)
     batches = tuple(sorted({trial.batch for trial in trials if trial.batch is not None}))
-    return Verdict(Parity(max_abs, worst[1], worst[2], not broken, len(trials), batches), worst[3], tuple(broken))
+    parity = Parity(max_abs, worst[1], worst[2], not broken, len(trials), batches)
+    return Verdict(parity, worst[5], tuple(broken), worst[3], worst[4])
 
 
 def _spread(outputs: Sequence[Tensor]) -> float:
@@ -145,11 +178,13 @@ def _spread(outputs: Sequence[Tensor]) -> float:
     low, high = same[0], same[0]
     for output in same[1:]:
         low, high = torch.minimum(low, output), torch.maximum(high, output)
-    for candidate in (high - low, *(output.abs() for output in same)):
-        finite = candidate[candidate.isfinite()]
-        if finite.numel() and (largest := float(finite.max())) > 0:
-            return largest
-    return 1.0
+    return next((largest for t in (high - low, *same) if (largest := _largest(t)) > 0), 1.0)
+
+
+def _largest(tensor: Tensor) -> float:
+    """The largest finite |element|, 0 without one."""
+    finite = tensor[tensor.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
 
 
 def _error(a: Tensor, b: Tensor) -> float:

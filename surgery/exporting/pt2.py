@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from surgery.errors import InputError
 from surgery.exporting.program import KNOWN, capture, free_dims
 from surgery.exporting.quiet import without, without_logs
-from surgery.exporting.target import PROVENANCE, Runner, Source, Target, Written, first_line
+from surgery.exporting.target import PROVENANCE, Loaded, Source, Target, Written, first_line, tensors_in
 
 
 def write(source: Source, path: Path) -> Written:
@@ -44,17 +45,19 @@ def without_paths_(exported: torch.export.ExportedProgram) -> None:
                 node.meta.pop("stack_trace", None)
 
 
-def load(path: Path, input_names: Sequence[str]) -> Runner:
-    """Open the file as anyone would, with `torch.export.load`; the tensors are passed by position."""
+def load(path: Path) -> Loaded:
+    """Open the file as anyone would, with `torch.export.load`; its inputs may sit in containers and keywords."""
     with path.open("rb") as file, without(*KNOWN), without_logs():
-        module = torch.export.load(file).module()
+        exported = torch.export.load(file)
+        module = exported.module()
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
+        args, kwargs = pytree.tree_unflatten([tensor.clone() for tensor in tensors], exported.call_spec.in_spec)
         with torch.no_grad():
-            output = module(*[tensor.clone() for tensor in tensors])
-        return [t.detach().cpu() for t in ([output] if isinstance(output, Tensor) else output)]
+            return tensors_in(module(*args, **kwargs))
 
-    return run
+    names = [name for name in exported.graph_signature.user_inputs if isinstance(name, str)]
+    return Loaded(run, tuple(names), free_dims(exported))
 
 
 PT2 = Target("pt2", "torch.export.load", (".pt2",), cpu_only=False, write=write, load=load)

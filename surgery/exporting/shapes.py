@@ -77,11 +77,15 @@ def as_dims(shapes: Sequence[dict[int, Any] | None]) -> tuple[dict[int, Any] | N
 def named_dims(shapes: Sequence[dict[int, Any] | None]) -> tuple[FreeDims, ...]:
     """The same specs as promises: dims of one name have one size, a dim without a name has one of its own."""
 
-    def symbol(number: int, dim: int, size: Any) -> Any:
-        named = size if isinstance(size, str) else getattr(size, "__name__", f"input {number} dim {dim}")
-        return sympy.Symbol(named, integer=True, positive=True)
+    def name(number: int, dim: int, size: Any) -> str:
+        return size if isinstance(size, str) else getattr(size, "__name__", f"input {number} dim {dim}")
 
     return tuple(
-        {dim: symbol(number, dim, size) for dim, size in (spec or {}).items() if not isinstance(size, int)}
+        {dim: symbol(name(number, dim, size)) for dim, size in (spec or {}).items() if not isinstance(size, int)}
         for number, spec in enumerate(shapes)
     )
+
+
+def symbol(name: str) -> sympy.Symbol:
+    """A size that is only known by its name."""
+    return sympy.Symbol(name, integer=True, positive=True)

@@ -18,7 +18,7 @@ from surgery.exporting.program import BATCH
 from surgery.exporting.quiet import without
 from surgery.exporting.shapes import named_dims
 from surgery.exporting.state import KeptState
-from surgery.exporting.target import PROVENANCE, Runner, Source, Target, Written, first_line
+from surgery.exporting.target import PROVENANCE, Loaded, Source, Target, Written, first_line, tensors_in
 
 DEPRECATED = tuple(
     (DeprecationWarning, rf"`torch\.jit\.{name}` is deprecated")
@@ -71,16 +71,16 @@ def _decisions(held: Sequence[warnings.WarningMessage]) -> list[str]:
     ]
 
 
-def load(path: Path, input_names: Sequence[str]) -> Runner:
-    """Open the file as anyone would, with `torch.jit.load`; the tensors are passed by position."""
+def load(path: Path) -> Loaded:
+    """Open the file as anyone would, with `torch.jit.load`."""
     with without(*DEPRECATED):
         module = torch.jit.load(str(path))
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
-        output = module(*[tensor.clone() for tensor in tensors])
-        return [t.detach().cpu() for t in ([output] if isinstance(output, Tensor) else output)]
+        with torch.no_grad():
+            return tensors_in(module(*[tensor.clone() for tensor in tensors]))
 
-    return run
+    return Loaded(run, tuple(argument.name for argument in module.forward.schema.arguments[1:]))
 
 
 TORCHSCRIPT = Target("torchscript", "torch.jit.load", (".pt",), cpu_only=False, write=write, load=load)
