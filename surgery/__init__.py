@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from surgery.inputs import Inputs
     from surgery.latency import Benchmark, Ratio, benchmark
     from surgery.plans import Plan
-    from surgery.proof.prove import Proof, verify
+    from surgery.proof.prove import Proof
     from surgery.results import Result
     from surgery.shrinking import shrink
+    from surgery.verifying import verify
 
 _HOMES = {
     "surgery.aligning": ("align",),
@@ -29,9 +30,10 @@ _HOMES = {
     "surgery.inputs": ("Inputs",),
     "surgery.latency": ("Benchmark", "Ratio", "benchmark"),
     "surgery.plans": ("Plan",),
-    "surgery.proof.prove": ("Proof", "verify"),
+    "surgery.proof.prove": ("Proof",),
     "surgery.results": ("Result",),
     "surgery.shrinking": ("shrink",),
+    "surgery.verifying": ("verify",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

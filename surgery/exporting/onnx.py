@@ -132,7 +132,7 @@ def weights_beside(path: Path) -> dict[str, int]:
     if not model.graph.node and not model.graph.output:
         raise InputError(f"{str(path)!r} is no ONNX model: it holds no graph", "export the model again")
     sizes: dict[str, int] = {}
-    for tensor in onnx.external_data_helper._get_all_tensors(model):
+    for tensor in model.graph.initializer:
         if onnx.external_data_helper.uses_external_data(tensor):
             where = onnx.external_data_helper.ExternalDataInfo(tensor)
             end = (where.offset or 0) + (where.length or 0)

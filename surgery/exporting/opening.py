@@ -45,30 +45,20 @@ class Opened:
         path: Where it is.
         target: Its format.
         loaded: It, in its own runtime.
-        order: Per input of the file, the position of the tensor among those that it will be given.
+        order: Per input of the file, the position of the tensor among those that it is given.
+        dynamic: Per tensor that it is given, the dims that it says are free; None where it does not tell.
     """
 
     path: Path
     target: Target
     loaded: Loaded
     order: tuple[int, ...]
+    dynamic: tuple[FreeDims, ...] | None
 
     @property
     def kind(self) -> str:
         """What it is, in words."""
         return repr(str(self.path))
-
-    @property
-    def dynamic(self) -> tuple[FreeDims, ...] | None:
-        """Per tensor that it is given, the dims that it says are free; None where it does not tell."""
-        if self.loaded.dynamic is None:
-            return None
-        return tuple(self.loaded.dynamic[self.order.index(i)] if i in self.order else {} for i in range(self.given))
-
-    @property
-    def given(self) -> int:
-        """How many tensors it is given; one that it does not take may be among them."""
-        return max(self.order, default=-1) + 1
 
     def outputs(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Its output tensors, on the CPU."""
@@ -97,7 +87,11 @@ def open_file(path: Path, names: Sequence[str], *, trust: bool) -> Opened:
         order = order_of(loaded, names)
     except InputError as error:
         raise InputError(f"{str(path)!r} takes other inputs: {error.fact}", error.way_out) from error
-    return Opened(path, target, loaded, tuple(order))
+    dynamic = loaded.dynamic
+    if dynamic is not None:
+        free = dict(zip(order, dynamic, strict=True))
+        dynamic = tuple(free.get(i, {}) for i in range(len(names)))
+    return Opened(path, target, loaded, tuple(order), dynamic)
 
 
 def _format_of(path: Path) -> Target:
