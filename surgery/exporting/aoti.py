@@ -103,9 +103,10 @@ def load(path: Path) -> Loaded:
     """Open the package as anyone would, with `aoti_load_package`; the tensors are passed by position."""
     with without_logs(LOGGED):
         package = torch._inductor.aoti_load_package(str(path))
+        device = package.get_metadata().get("AOTI_DEVICE_KEY", "cpu")
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
-        return tensors_in(package(*[tensor.clone() for tensor in tensors]))
+        return tensors_in(package(*[tensor.to(device, copy=True) for tensor in tensors]))
 
     return Loaded(run)
 

@@ -32,12 +32,12 @@ class _Compared:
 
 
 def flat_model(model: nn.Module, inputs: Inputs) -> FlatModel:
-    """An eval copy of `model`, tensors in and tensors out.
+    """An eval copy of `model` on the CPU, tensors in and tensors out.
 
     Raises:
         InputError: It has no weights, cannot run on the example inputs, or returns no tensor.
     """
-    flat = FlatModel(eval_copy(model), inputs)
+    flat = FlatModel(eval_copy(model).to("cpu"), inputs)
     try:
         output = inputs.call(flat.model)
     except Exception as error:

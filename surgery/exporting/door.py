@@ -16,7 +16,7 @@ from surgery.exporting.binding import bound
 from surgery.exporting.flat import FlatModel
 from surgery.exporting.parity import LOOSE, NOISES, Examiner, Trial, judge
 from surgery.exporting.result import Export, Parity
-from surgery.exporting.shapes import flat_shapes
+from surgery.exporting.shapes import flat_shapes, require_dims
 from surgery.exporting.sizes import FreeDims
 from surgery.exporting.staging import staged
 from surgery.exporting.state import KeptState, eval_copy
@@ -92,6 +92,8 @@ def _prepare(model: nn.Module, inputs: Inputs, target: Target, dynamic_shapes: A
         copied, inputs = copied.to("cpu"), inputs.to("cpu")
     flat = FlatModel(copied, inputs)
     shapes = None if dynamic_shapes is None else flat_shapes(dynamic_shapes, flat.input_paths)
+    if shapes is not None:
+        require_dims(shapes, inputs.tensors(), flat.input_names)
     with KeptState(copied) as state:
         try:
             output = inputs.call(copied)

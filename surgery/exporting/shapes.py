@@ -7,6 +7,7 @@ from typing import Any
 
 import sympy
 import torch
+from torch import Tensor
 
 from surgery.errors import InputError
 from surgery.exporting.sizes import FreeDims
@@ -63,6 +64,19 @@ def _misfit(path: tuple[str | int, ...]) -> InputError:
     return InputError(
         f"dynamic_shapes does not fit the input {name}", f'give its dims as {{0: "batch"}}, nested as {name} is'
     )
+
+
+def require_dims(shapes: Sequence[dict[int, Any] | None], tensors: Sequence[Tensor], names: Sequence[str]) -> None:
+    """Refuse specs of dims that the example does not have.
+
+    Raises:
+        InputError: There is no such dim.
+    """
+    for spec, tensor, name in zip(shapes, tensors, names, strict=True):
+        for dim in spec or ():
+            if not 0 <= dim < tensor.dim():
+                fact = f"dynamic_shapes names dim {dim} of the input {name}, which has {tensor.dim()} dims"
+                raise InputError(fact, f"count from 0 to {tensor.dim() - 1}" if tensor.dim() else "leave it out")
 
 
 def as_dims(shapes: Sequence[dict[int, Any] | None]) -> tuple[dict[int, Any] | None, ...]:
