@@ -63,7 +63,7 @@ def write(source: Source, path: Path) -> Written:
     without_members(package, path, ".cpp")  # what was compiled names directories of this machine
     machine = f"{platform.system()} {platform.machine()}, {bound_to}, torch {torch.__version__}"
     notes = (f"bound to machines like this one ({machine}): export it again elsewhere", *program.notes, *source.told())
-    return Written(free_dims(program.exported), notes=notes)
+    return Written(free_dims(program.exported, program.shapes), notes=notes)
 
 
 def _require_compiler() -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,6 +11,7 @@ from surgery.errors import InputError
 from surgery.exporting.flat import FlatModel
 from surgery.exporting.opening import Opened
 from surgery.exporting.parity import Examiner, Trial, Verdict, judge
+from surgery.exporting.program import BATCH
 from surgery.exporting.shapes import symbol
 from surgery.exporting.sizes import FreeDims
 from surgery.exporting.state import eval_copy
@@ -92,26 +92,23 @@ def _ask(examiner: Examiner, other: Side, dynamic: Sequence[FreeDims]) -> _Compa
 
 
 def _sizes(a: Side, b: Side, inputs: Inputs) -> tuple[FreeDims, ...]:
-    """The dims that both leave free; where neither tells, those that `Inputs.resized` would change."""
+    """The dims that both leave free: batch, space, time and tokens where neither tells. Equal sizes are taken for one.
+
+    Files do not say which sizes must be equal.
+    """
     told = [side.dynamic for side in (a, b) if isinstance(side, Opened) and side.dynamic is not None]
-    if not told:
-        return tuple(_guessed(inputs))
+
+    def free(i: int, dim: int, tensor: Tensor) -> bool:
+        guessed = (dim == 0 and inputs.batch is not None) or dim >= (2 if tensor.is_floating_point() else 1)
+        return all(dim in dims[i] for dims in told) if told else guessed and (dim == 0 or tensor.shape[dim] > 1)
+
+    def name(dim: int, size: int) -> str:
+        return BATCH if dim == 0 and inputs.batch is not None else f"size {size}"
+
     return tuple(
-        {dim: size for dim, size in first.items() if all(dim in others[i] for others in told)}
-        for i, first in enumerate(told[0])
+        {dim: symbol(name(dim, size)) for dim, size in enumerate(tensor.shape) if free(i, dim, tensor)}
+        for i, tensor in enumerate(inputs.tensors())
     )
-
-
-def _guessed(inputs: Inputs) -> Iterator[dict[int, Any]]:
-    """Batch, space, time and tokens: dims of one size are taken for one."""
-    for tensor in inputs.tensors():
-        first = 2 if tensor.is_floating_point() else 1
-        free: dict[int, Any] = {
-            dim: symbol(f"size {size}") for dim, size in enumerate(tensor.shape) if dim >= first and size > 1
-        }
-        if inputs.batch is not None:
-            free[0] = symbol("batch")
-        yield free
 
 
 def _who(side: Side) -> str:

@@ -56,7 +56,7 @@ def write(source: Source, path: Path) -> Written:
     in_file = {value.name: value.shape for value in model.graph.inputs}
     dynamic = [
         {dim: size for dim, size in free.items() if not isinstance((in_file.get(name) or ())[dim], int)}
-        for name, free in zip(source.model.input_names, free_dims(program.exported), strict=True)
+        for name, free in zip(source.model.input_names, free_dims(program.exported, program.shapes), strict=True)
     ]
     return Written(tuple(dynamic), model.opset_imports[""], tuple(notes))
 

@@ -34,7 +34,7 @@ def write(source: Source, path: Path) -> Written:
     except Exception as error:
         fact = f"{type(source.model.model).__name__} cannot be written as a torch.export program: {first_line(error)}"
         raise InputError(fact, "replace that operator in the model, or export to another format") from error
-    return Written(free_dims(exported), notes=(*program.notes, *source.told()))
+    return Written(free_dims(exported, program.shapes), notes=(*program.notes, *source.told()))
 
 
 def without_paths_(exported: torch.export.ExportedProgram) -> None:

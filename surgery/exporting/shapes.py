@@ -89,14 +89,14 @@ def as_dims(shapes: Sequence[dict[int, Any] | None]) -> tuple[dict[int, Any] | N
 
 
 def named_dims(shapes: Sequence[dict[int, Any] | None]) -> tuple[FreeDims, ...]:
-    """The same specs as promises: dims of one name have one size, a dim without a name has one of its own."""
-
-    def name(number: int, dim: int, size: Any) -> str:
-        return size if isinstance(size, str) else getattr(size, "__name__", f"input {number} dim {dim}")
-
+    """The specs that are names, or `Dim`s with one, as symbols: dims of one name have one size."""
     return tuple(
-        {dim: symbol(name(number, dim, size)) for dim, size in (spec or {}).items() if not isinstance(size, int)}
-        for number, spec in enumerate(shapes)
+        {
+            dim: symbol(size if isinstance(size, str) else size.__name__)
+            for dim, size in (spec or {}).items()
+            if isinstance(size, str) or type(size) is torch.export.Dim
+        }
+        for spec in shapes
     )
 
 

@@ -14,16 +14,16 @@ BATCHES = (1, 3, 5)
 SEED = 10
 
 
-def batch_symbol(inputs: Inputs, dynamic: Sequence[FreeDims]) -> Any | None:
-    """The symbol that is the size of dim 0 of every tensor, None where there is none."""
+def batch_symbols(inputs: Inputs, dynamic: Sequence[FreeDims]) -> set[Any]:
+    """The symbols that are the sizes of dim 0, where every tensor has a free one and all have one size."""
     firsts = {dims.get(0) for dims in dynamic}
-    symbol = firsts.pop() if len(firsts) == 1 else None
-    return symbol if inputs.batch is not None and symbol is not None and symbol.is_Symbol else None
+    batch = inputs.batch is not None and all(size is not None and size.is_Symbol for size in firsts)
+    return firsts if batch else set()
 
 
 def other_batches(inputs: Inputs, dynamic: Sequence[FreeDims]) -> Iterator[tuple[str, Inputs]]:
     """Fresh inputs of batch 1, 3 and 5 with their names, where the batch is free."""
-    if batch_symbol(inputs, dynamic) is None:
+    if not batch_symbols(inputs, dynamic):
         return
     for size in BATCHES:
         if size != inputs.batch and (other := inputs.with_batch(size, SEED + size)) is not None:
@@ -37,8 +37,8 @@ def other_sizes(inputs: Inputs, dynamic: Sequence[FreeDims]) -> Iterator[tuple[s
     end a CUDA process, so whole numbers on CUDA are only made shorter.
     """
     known = _known_sizes(inputs, dynamic)
-    batch = batch_symbol(inputs, dynamic)
-    rest = sorted({s for dims in dynamic for size in dims.values() for s in size.free_symbols} - {batch}, key=str)
+    symbols_of_all = {s for dims in dynamic for size in dims.values() for s in size.free_symbols}
+    rest = sorted(symbols_of_all - batch_symbols(inputs, dynamic), key=str)
     alone = [[symbol] for symbol in rest] if len(rest) > 1 else []
     for symbols in ([rest] if rest else []) + alone:
         name = ", ".join(_places(symbol, inputs, dynamic) for symbol in symbols)

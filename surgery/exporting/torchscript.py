@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,10 +55,18 @@ def write(source: Source, path: Path) -> Written:
     notes = ["TorchScript is deprecated upstream, but still loads"]
     notes += _decisions([w for w in held if issubclass(w.category, TracerWarning)])
     notes += source.told()
-    shapes = source.shapes
-    if shapes is None:
-        shapes = [{0: BATCH} if source.inputs.batch is not None else None for _ in tensors]
-    return Written(named_dims(shapes), notes=tuple(notes))
+    return Written(named_dims(_promised(source)), notes=tuple(notes))
+
+
+def _promised(source: Source) -> list[dict[int, Any]]:
+    """The dims that are asked to be free, each with a name; without such a request the batch."""
+    if source.shapes is None:
+        return [{0: BATCH} if source.inputs.batch is not None else {} for _ in source.inputs.tensors()]
+    hint = type(torch.export.Dim.DYNAMIC)  # has no name: a size of its own
+    return [
+        {dim: f"input {i} dim {dim}" if isinstance(size, hint) else size for dim, size in (spec or {}).items()}
+        for i, spec in enumerate(source.shapes)
+    ]
 
 
 def _decisions(held: Sequence[warnings.WarningMessage]) -> list[str]:
