@@ -35,7 +35,19 @@ FLOORS = (
     {"cutting"},
     {"proof"},
     {"checkpoints", "exporting", "latency", "plans", "report", "results", "sources"},  # results, and out
-    {"__init__", "__main__", "aligning", "analyses", "api", "choosing", "cli", "demo", "gains", "shrinking", "verifying"},  # doors
+    {
+        "__init__",
+        "__main__",
+        "aligning",
+        "analyses",
+        "api",
+        "choosing",
+        "cli",
+        "demo",
+        "gains",
+        "shrinking",
+        "verifying",
+    },  # doors
 )
 """The top-level modules of the package, from the lowest floor up: lower ones never import higher ones."""
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from surgery.errors import InputError
-from surgery.exporting.program import KNOWN, capture, free_dims
 from surgery.exporting.archives import without_members
+from surgery.exporting.program import KNOWN, capture, free_dims
 from surgery.exporting.pt2 import without_paths_
 from surgery.exporting.quiet import LOGGERS, without, without_logs
 from surgery.exporting.target import Loaded, Source, Target, Written, first_line, tensors_in

@@ -21,17 +21,15 @@ def attention(
     masked (the padding of a left-padded batch) the mean of all values, and under a mask of -inf it gives NaN, which
     spoils the next layer. PyTorch gives such rows zeros (`_safe_softmax`), so this one does.
     """
-    from onnxscript import ir
-    from onnxscript import opset18 as op
+    from onnxscript import ir, opset18
     from onnxscript.function_libs.torch_lib.ops import nn
 
+    op: Any = opset18  # its annotations are those of graphs, not of this tracing
     shape_after = None
     if len(query.shape) != 4 and (attn_mask is None or len(attn_mask.shape) <= 3):
         shape_after = op.Concat(op.Shape(query, start=0, end=-1), op.Shape(value, start=-1), axis=0)
         query, key, value = _of_four_dims(query), _of_four_dims(key), _of_four_dims(value)
-    result = nn.aten_scaled_dot_product_attention(
-        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
-    )
+    result = nn.aten_scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     if attn_mask is not None:
         if attn_mask.dtype == ir.DataType.BOOL:
             sees = op.Cast(attn_mask, to=ir.DataType.INT32)
@@ -47,9 +45,9 @@ def attention(
 
 def _of_four_dims(tensor: Any) -> Any:
     """[..., h, l, d] as [n, h, l, d], with the shape and dtype that translations ask for."""
-    from onnxscript import ir
-    from onnxscript import opset18 as op
+    from onnxscript import ir, opset18
 
+    op: Any = opset18
     last = op.Shape(tensor, start=-3)
     result = op.Reshape(tensor, op.Concat(op.Constant(value_ints=[-1]), last, axis=0))
     result.shape, result.dtype = ir.Shape([None, *tensor.shape[-3:]]), tensor.dtype

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from surgery.errors import InputError
 from surgery.exporting.target import Loaded, Runner
 

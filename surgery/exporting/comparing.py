@@ -61,7 +61,9 @@ def compare(a: Side, b: Side, inputs: Inputs) -> Proof:
     examiner = Examiner(reference, inputs)
     found = _ask(examiner, other, _sizes(reference, other, inputs))
     expected = found.trials[0].expected
-    names = reference.output_names if isinstance(reference, FlatModel) else [f"output_{j}" for j in range(len(expected))]
+    names = (
+        reference.output_names if isinstance(reference, FlatModel) else [f"output_{j}" for j in range(len(expected))]
+    )
     guessed = all(trial.exact is None for trial in found.trials)
     verdict = judge(found.trials, found.answers, names, estimate_noise=guessed)
     notes = [f"compared as {_who(reference)} and {_who(other)}", *found.notes]

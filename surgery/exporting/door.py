@@ -128,9 +128,7 @@ def _load_ms(target: Target, file: Path) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def _checked(
-    source: Source, examiner: Examiner, target: Target, file: Path, dynamic: Sequence[FreeDims]
-) -> Parity:
+def _checked(source: Source, examiner: Examiner, target: Target, file: Path, dynamic: Sequence[FreeDims]) -> Parity:
     """The parity of `file` with the model.
 
     Raises:
@@ -160,6 +158,4 @@ def _way_out(broken: Sequence[Trial]) -> str:
     """What to do about trials on which the file is wrong: are all of them of another size than the example?"""
     if all(trial.resized for trial in broken):
         return "nothing was kept; pass dynamic_shapes={} for a file that promises the example's shapes only"
-    return (
-        "nothing was kept; try another format, or look for Python code in forward that depends on the input's values"
-    )
+    return "nothing was kept; try another format, or look for Python code in forward that depends on the input's values"

@@ -103,7 +103,11 @@ def load(path: Path) -> Loaded:
         raise InputError(f"ONNX Runtime cannot load this model on the CPU: {_plain(error)}", way_out) from error
     inputs = session.get_inputs()
     dynamic = tuple(
-        {dim: symbol(str(size or f"{value.name} {dim}")) for dim, size in enumerate(value.shape) if type(size) is not int}
+        {
+            dim: symbol(str(size or f"{value.name} {dim}"))
+            for dim, size in enumerate(value.shape)
+            if type(size) is not int
+        }
         for value in inputs
     )
 

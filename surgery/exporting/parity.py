@@ -61,9 +61,11 @@ class Subject(Protocol):
     """What can be asked: tensors in, tensors out; `kind` says in words what it is."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """What it is, in words."""
 
-    def outputs(self, tensors: Sequence[Tensor]) -> list[Tensor]: ...
+    def outputs(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Its output tensors, in order."""
 
 
 class Examiner:

@@ -108,9 +108,11 @@ def test_the_slim_directory_replays_on_a_fresh_instance(name: str, tmp_path: Pat
         judge(name, answers_of(model, examples(name)))
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet", "decoder", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mobilenet", "vit", "bert"))]
-)
+QUICK = ("resnet", "decoder")
+MIXED = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
+
+
+@pytest.mark.parametrize("name", MIXED)
 def test_every_file_answers_as_the_slim_net_does_in_a_process_without_its_class(name: str, tmp_path: Path) -> None:
     files = []
     for suffix in SUFFIXES:
