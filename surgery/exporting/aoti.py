@@ -77,7 +77,7 @@ def _require_compiler() -> None:
 
     try:
         get_cpp_compiler()
-    except InvalidCxxCompiler as error:
+    except (InvalidCxxCompiler, OSError) as error:  # none, or one that may not be run
         way_out = "install one (apt install g++), or name one in the environment variable CXX"
         raise InputError("AOTInductor needs a C++ compiler, and g++ is not there", way_out) from error
 

@@ -96,7 +96,9 @@ def test_a_batch_in_the_code_gives_a_file_for_that_batch_and_a_note(name: str, t
     done = export(BatchOfFour(), tmp_path / name, torch.randn(4, 8))
     assert done.parity.batch_sizes == (4,)
     expected = (
-        "not compared on batch 1: BatchOfFour cannot" if done.format == "torchscript" else "the batch size is fixed at 4"
+        "not compared on batch 1: BatchOfFour cannot"
+        if done.format == "torchscript"
+        else "the batch size is fixed at 4"
     )
     assert any(note.startswith(expected) for note in done.notes)
 
