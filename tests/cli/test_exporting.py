@@ -62,7 +62,7 @@ def test_dims_that_are_free(surgery: CommandLine) -> None:
     [
         (
             ("--dynamic", "0:batch", "--static"),
-            "--static and --dynamic say opposite things\n  -> leave one of them out",
+            "--static and --dynamic say opposite things",
         ),
         (("--dynamic", "batch"), "--dynamic 'batch' cannot be read at 'batch'\n  -> write it as in x=0:batch,2:height"),
         (("--dynamic", "x=0:batch,1"), "--dynamic 'x=0:batch,1' cannot be read at '1'"),
