@@ -14,6 +14,7 @@ from torch import Tensor
 from surgery.errors import InputError
 from surgery.exporting.attention import attention
 from surgery.exporting.program import KNOWN, Program, capture, free_dims
+from surgery.exporting.promoting import promote_
 from surgery.exporting.quiet import without, without_logs
 from surgery.exporting.shapes import symbol
 from surgery.exporting.target import Loaded, Source, Target, Written, first_line
@@ -39,6 +40,7 @@ def write(source: Source, path: Path) -> Written:
     if any(tensor.is_complex() for tensor in source.inputs.tensors()):
         raise InputError("ONNX has no complex inputs", "take real and imaginary parts as two inputs of the model")
     program = capture(source)
+    promote_(program.exported)
     model = _translate(source, program)
     ClearMetadataAndDocStringPass()(model)
     model.metadata_props["surgery"] = json.dumps(dict(source.provenance))

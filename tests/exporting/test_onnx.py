@@ -100,3 +100,12 @@ def test_complex_inputs_are_refused(tmp_path: Path) -> None:
 def test_a_recurrent_net(tmp_path: Path) -> None:
     done = export(nn.LSTM(4, 6, batch_first=True), tmp_path / "a.onnx", torch.randn(2, 5, 4))
     assert done.parity.batch_sizes == (1, 2, 3, 5)
+
+
+def test_a_number_minus_whole_numbers(tmp_path: Path) -> None:
+    class Inverted(nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return x * (1.0 - mask) + (2 - mask)
+
+    done = export(Inverted(), tmp_path / "a.onnx", (torch.randn(4, 3), torch.randint(0, 5, (4, 3))))
+    assert done.parity.max_rel_error < 1e-6

@@ -46,6 +46,21 @@ def test_the_models_own_rounding_widens_the_bound_fourfold() -> None:
     assert not judge(trials, [[x + 0.041]], ["output"]).parity.passed
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_a_float64_copy_that_is_not_finite_excuses_nothing(odd: float) -> None:
+    x = torch.tensor([0.0, 1.0])
+    for exact in ([odd, odd], [0.0, odd]):
+        trials = [trial(x, exact=[torch.tensor(exact, dtype=torch.float64)])]
+        assert judge(trials, [[x]], ["output"]).parity.bound == 1e-5
+        assert not judge(trials, [[x + 0.001]], ["output"]).parity.passed
+
+
+def test_between_two_files_the_noise_is_estimated() -> None:
+    trials = [trial(torch.tensor([100.0, 0.0])), trial(torch.tensor([100.0, 1.0]))]
+    parity = judge(trials, [t.expected for t in trials], ["output"], estimate_noise=True).parity
+    assert parity.bound == pytest.approx(4 * 4 * torch.finfo(torch.float32).eps * 100)
+
+
 def test_a_noisy_output_does_not_excuse_another() -> None:
     noisy, calm = torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0])
     trials = [trial(noisy, calm, exact=[noisy.double() + 0.1, calm.double()])]
