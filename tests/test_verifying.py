@@ -14,7 +14,7 @@ import surgery
 from surgery.errors import InputError
 from tests.exporting.models import BatchInAFactor, LiveDropout, Scaled, convnet
 
-X = torch.randn(2, 3, 8, 8)
+X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 FORMS = ("module", ".onnx", ".pt", ".pt2")
 
 
@@ -38,7 +38,7 @@ def test_any_two(a: str, b: str, forms: dict[str, nn.Module | Path], others: dic
     same = surgery.verify(forms[a], forms[b], X, trust=True)
     assert same.passed
     assert same.max_rel_error is not None
-    assert same.max_rel_error <= same.bound == 1e-5
+    assert same.max_rel_error <= same.bound < 2e-5
     assert same.n_inputs >= 7
     different = surgery.verify(forms[a], others[b], X, trust=True)
     assert not different.passed
