@@ -52,7 +52,7 @@ def compare(a: Side, b: Side, inputs: Inputs) -> Proof:
 
     A model runs in float64, too, which shows its rounding: the bound is max(1e-5, 4 · that noise). Between two files
     the noise is estimated as 4 eps of the dtype times the largest output. What a file says of its sizes is tried; a
-    TorchScript or AOTInductor file says nothing, so other batches and sizes are tried as far as it takes them.
+    TorchScript file says nothing, so other batches and sizes are tried as far as it takes them.
 
     Raises:
         InputError: One of them cannot run on the example inputs, or `a` answers differently each time.
@@ -102,7 +102,9 @@ def _sizes(a: Side, b: Side, inputs: Inputs) -> tuple[FreeDims, ...]:
 
     def free(i: int, dim: int, tensor: Tensor) -> bool:
         guessed = (dim == 0 and inputs.batch is not None) or dim >= (2 if tensor.is_floating_point() else 1)
-        return all(dim in dims[i] for dims in told) if told else guessed and (dim == 0 or tensor.shape[dim] > 1)
+        if told:
+            return all((known := dims[i]) is None or dim in known for dims in told)
+        return guessed and (dim == 0 or tensor.shape[dim] > 1)
 
     def name(dim: int, size: int) -> str:
         return BATCH if dim == 0 and inputs.batch is not None else f"size {size}"

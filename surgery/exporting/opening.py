@@ -46,14 +46,15 @@ class Opened:
         target: Its format.
         loaded: It, in its own runtime.
         order: Per input of the file, the position of the tensor among those that it is given.
-        dynamic: Per tensor that it is given, the dims that it says are free; None where it does not tell.
+        dynamic: Per tensor that it is given, the dims that it says are free, None for one that it does not take; None
+            as a whole where it does not tell.
     """
 
     path: Path
     target: Target
     loaded: Loaded
     order: tuple[int, ...]
-    dynamic: tuple[FreeDims, ...] | None
+    dynamic: tuple[FreeDims | None, ...] | None
 
     @property
     def kind(self) -> str:
@@ -87,11 +88,10 @@ def open_file(path: Path, names: Sequence[str], *, trust: bool) -> Opened:
         order = order_of(loaded, names)
     except InputError as error:
         raise InputError(f"{str(path)!r} takes other inputs: {error.fact}", error.way_out) from error
-    dynamic = loaded.dynamic
-    if dynamic is not None:
-        free = dict(zip(order, dynamic, strict=True))
-        dynamic = tuple(free.get(i, {}) for i in range(len(names)))
-    return Opened(path, target, loaded, tuple(order), dynamic)
+    if loaded.dynamic is None:
+        return Opened(path, target, loaded, tuple(order), None)
+    free = dict(zip(order, loaded.dynamic, strict=True))
+    return Opened(path, target, loaded, tuple(order), tuple(free.get(i) for i in range(len(names))))
 
 
 def _format_of(path: Path) -> Target:

@@ -87,9 +87,25 @@ def test_a_package_says_what_it_is_bound_to_and_leaves_nothing_behind(
     with torch.no_grad():
         model[-1].bias += 0.01
     assert not verify(model, path, x, trust=True).passed
+    assert any("2x3x40x40" in shape for shape in verify(model, path, x, trust=True).shapes)
+    with pytest.raises(InputError, match=r"cannot run on the example inputs: .*unmatched dim value at 1") as refusal:
+        verify(path, path, torch.randn(2, 4, 8, 8), trust=True)
+    assert "\n" not in refusal.value.fact
+    with pytest.raises(InputError, match=r"cannot run on the example inputs: .*unmatched dtype"):
+        verify(path, path, x.double(), trust=True)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(InputError, match="is cut short or damaged"):
         verify(model, path, x, trust=True)
+
+
+@pytest.mark.slow
+def test_an_example_whose_channels_come_last_and_a_batch_that_is_fixed(tmp_path: Path) -> None:
+    model, x = convnet(), torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
+    path = tmp_path / "a.aoti.pt2"
+    assert export(model, path, x, dynamic_shapes={}).parity.n_inputs == 3
+    assert verify(model, path, x, trust=True).n_inputs == 6  # no other batch: memory beyond the tensors would be read
+    with pytest.raises(InputError, match="unmatched dim value at 0"):
+        verify(model, path, torch.randn(5, 3, 8, 8), trust=True)
 
 
 @pytest.mark.slow

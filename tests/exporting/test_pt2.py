@@ -58,6 +58,17 @@ def test_dims_that_were_asked_for_are_free_and_tried_one_by_one(tmp_path: Path) 
     torch.export.load(done.path).module()(torch.randn(7, 3, 11, 6))
 
 
+def test_dims_of_one_name_change_together(tmp_path: Path) -> None:
+    class Pooled(torch.nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return (x * mask[..., None]).sum(1)
+
+    shapes = {name: {0: "batch", 1: "tokens"} for name in ("x", "mask")}
+    done = export(Pooled(), tmp_path / "a.pt2", (torch.randn(2, 6, 4), torch.rand(2, 6)), dynamic_shapes=shapes)
+    assert done.notes == ()  # such as: no other size could be compared
+    assert done.parity.n_inputs == 7
+
+
 def test_capturing_does_not_advance_the_state_in_the_file(tmp_path: Path) -> None:
     model, x = Counter(), torch.randn(4, 8)
     loaded = torch.export.load(export(model, tmp_path / "a.pt2", x).path).module()
