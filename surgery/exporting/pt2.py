@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,14 +27,14 @@ def write(source: Source, path: Path) -> Written:
     exported = program.exported
     without_paths_(exported)
     exported._example_inputs = None  # the user's data: it would be stored, and nothing needs it
+    archive = io.BytesIO()  # straight into the file torch's writer would say of a full disk "unexpected pos"
     try:
-        with path.open("wb") as file, without(*KNOWN), without_logs():
-            torch.export.save(exported, file, extra_files={PROVENANCE: json.dumps(dict(source.provenance))})
-    except OSError:
-        raise
+        with without(*KNOWN), without_logs():
+            torch.export.save(exported, archive, extra_files={PROVENANCE: json.dumps(dict(source.provenance))})
     except Exception as error:
         fact = f"{type(source.model.model).__name__} cannot be written as a torch.export program: {first_line(error)}"
         raise InputError(fact, "replace that operator in the model, or export to another format") from error
+    path.write_bytes(archive.getbuffer())
     return Written(free_dims(exported, program.shapes), notes=(*program.notes, *source.told()))
 
 

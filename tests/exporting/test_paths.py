@@ -110,7 +110,7 @@ except InputError as error:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no RLIMIT_FSIZE")
-@pytest.mark.parametrize("name", ["a.pt", "a.onnx"])
+@pytest.mark.parametrize("name", ["a.pt", "a.onnx", "a.pt2"])
 def test_a_full_disk_leaves_nothing(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path / name)],
