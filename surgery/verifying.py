@@ -62,7 +62,10 @@ def verify(
         if path.is_dir():
             fact = f"{str(path)!r} is a directory"
             raise InputError(fact, "pass surgery.load(directory, model), or the path of an exported file")
-        return open_file(path, names, trust=trust)
+        file = open_file(path, names, trust=trust)
+        for i, name in zip(file.order, file.loaded.input_names, strict=False):
+            names[i] = names[i] or name  # of what had a position only, the first file knows the name
+        return file
 
     with torch.no_grad():
         return compare(opened(a), opened(b), inputs)

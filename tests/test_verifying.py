@@ -74,6 +74,12 @@ def test_inputs_are_found_by_name_else_by_position(tmp_path: Path) -> None:
         assert surgery.verify(model, path, (x,), {"scale": scale, "keep": keep}, trust=True).passed
         assert surgery.verify(path, path, (x, keep, scale), trust=True).passed
     net = onnx.load(tmp_path / "a.onnx")
+    values = list(net.graph.input)
+    del net.graph.input[:]
+    net.graph.input.extend(reversed(values))
+    onnx.save(net, tmp_path / "c.onnx")
+    assert surgery.verify(tmp_path / "a.onnx", tmp_path / "c.onnx", (x, keep, scale)).passed
+    net = onnx.load(tmp_path / "a.onnx")
     for value, name in zip(net.graph.input, ("first", "second", "third"), strict=True):
         for node in net.graph.node:
             node.input[:] = [name if used == value.name else used for used in node.input]

@@ -57,7 +57,7 @@ def write(source: Source, path: Path) -> Written:
         )
     in_file = {value.name: value.shape for value in model.graph.inputs}
     dynamic = [
-        {dim: size for dim, size in free.items() if not isinstance((in_file.get(name) or ())[dim], int)}
+        {dim: size for dim, size in free.items() if not (shape := in_file.get(name)) or not isinstance(shape[dim], int)}
         for name, free in zip(source.model.input_names, free_dims(program.exported, program.shapes), strict=True)
     ]
     return Written(tuple(dynamic), model.opset_imports[""], tuple(notes))
