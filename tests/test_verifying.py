@@ -98,6 +98,7 @@ def test_a_program_that_others_saved_with_keywords_and_containers(tmp_path: Path
     assert surgery.verify(Nested(), tmp_path / "a.pt2", (pair,), {"scale": scale}, trust=True).passed
 
 
+@pytest.mark.slow
 def test_half_precision_between_two_files(tmp_path: Path) -> None:
     x = X.half()
     a = surgery.export(convnet().half(), tmp_path / "a.onnx", x).path

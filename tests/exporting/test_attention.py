@@ -31,7 +31,7 @@ class Padded(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("kind", ["bool", "-inf", "lowest"])
+@pytest.mark.parametrize("kind", ["bool", "-inf", pytest.param("lowest", marks=pytest.mark.slow)])
 def test_rows_that_see_no_key_are_as_in_torch(kind: str, tmp_path: Path) -> None:
     mask = torch.ones(2, 6, dtype=torch.long)
     mask[1, :3] = 0

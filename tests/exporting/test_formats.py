@@ -184,7 +184,7 @@ def test_half_precision_in_onnx(tmp_path: Path) -> None:
     assert 1e-3 < done.parity.bound < 0.1
 
 
-@every
+@pytest.mark.parametrize("name", ["model.pt2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("a.pt", "a.onnx"))])
 def test_a_captured_graph_that_was_cut(name: str, tmp_path: Path) -> None:
     class Mixing(nn.Module):
         def __init__(self) -> None:

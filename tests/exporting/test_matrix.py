@@ -127,6 +127,17 @@ def test_every_file_answers_as_the_slim_net_does_in_a_process_without_its_class(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_a_decoder_of_any_length(suffix: str, tmp_path: Path) -> None:
+    shapes = {name: {0: "batch", 1: "tokens"} for name in ("input_ids", "attention_mask")}
+    example = FAMILIES["decoder"].inputs(2)
+    done = surgery.export(slim("decoder").model, tmp_path / f"a{suffix}", (), example, dynamic_shapes=shapes)
+    assert done.parity.batch_sizes == (1, 2, 3, 5)
+    assert done.parity.n_inputs == 7  # example, 2 fresh, 3 batches, one other length, of ids and mask alike
+    assert done.notes == ()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_compiled_package_does_too(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / f"{name}.aoti.pt2"

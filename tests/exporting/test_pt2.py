@@ -58,15 +58,17 @@ def test_dims_that_were_asked_for_are_free_and_tried_one_by_one(tmp_path: Path) 
     torch.export.load(done.path).module()(torch.randn(7, 3, 11, 6))
 
 
-def test_dims_of_one_name_change_together(tmp_path: Path) -> None:
-    class Masked(torch.nn.Module):
-        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask[:, None, :])
+def test_dims_of_one_name_change_together_even_where_the_model_does_not_tie_them(tmp_path: Path) -> None:
+    class Apart(torch.nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x * 2, mask + 1
 
-    shapes = {name: {0: "batch", 1: "tokens"} for name in ("x", "mask")}
-    done = export(Masked(), tmp_path / "a.pt2", (torch.randn(2, 6, 4), torch.rand(2, 6)), dynamic_shapes=shapes)
-    assert done.notes == ()  # such as: no other size could be compared
-    assert done.parity.n_inputs == 7
+    inputs = (torch.randn(2, 6), torch.rand(2, 6))
+    for mask_length, n_inputs in (("tokens", 7), ("others", 9)):  # together; together and each alone
+        shapes = {"x": {0: "batch", 1: "tokens"}, "mask": {0: "batch", 1: mask_length}}
+        done = export(Apart(), tmp_path / "a.pt2", inputs, dynamic_shapes=shapes, overwrite=True)
+        assert done.parity.batch_sizes == (1, 2, 3, 5)
+        assert done.parity.n_inputs == n_inputs
 
 
 def test_capturing_does_not_advance_the_state_in_the_file(tmp_path: Path) -> None:
