@@ -20,6 +20,8 @@ from tests.exporting.matrix_nets import FAMILIES, LIBRARIES, fresh, slim
 
 BATCHES = (1, 5)
 SUFFIXES = (".onnx", ".pt", ".pt2")
+QUICK = ("resnet",)
+MIXED = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
 
 STRANGER = """
 import json, sys, warnings
@@ -100,16 +102,12 @@ def asked(files: Sequence[tuple[str, Path]], folder: Path) -> dict[str, list[lis
     return answers
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", MIXED)
 def test_the_slim_directory_replays_on_a_fresh_instance(name: str, tmp_path: Path) -> None:
     surgery.save(slim(name), tmp_path / "slim")
     model = surgery.load(tmp_path / "slim", fresh(name)).eval()
     with torch.no_grad():
         judge(name, answers_of(model, examples(name)))
-
-
-QUICK = ("resnet", "decoder")
-MIXED = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
 
 
 @pytest.mark.parametrize("name", MIXED)
