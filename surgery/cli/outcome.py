@@ -13,6 +13,8 @@ FLAGS = {
     "prove=False": "--no-prove",
     "agreement='any'": "--agreement any",
     "dynamic_shapes={}": "--static",
+    "dynamic_shapes": "--dynamic",
+    "trust=True": "--trust",
 }
 """How the command line writes what the package's own sentences say in Python."""
 
