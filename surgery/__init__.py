@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from surgery.latency import Benchmark, Ratio, benchmark
     from surgery.plans import Plan
     from surgery.proof.prove import Proof, verify
+    from surgery.quantizing import Quantized, quantize
     from surgery.results import Result
     from surgery.shrinking import shrink
 
@@ -30,6 +31,7 @@ _HOMES = {
     "surgery.latency": ("Benchmark", "Ratio", "benchmark"),
     "surgery.plans": ("Plan",),
     "surgery.proof.prove": ("Proof", "verify"),
+    "surgery.quantizing": ("Quantized", "quantize"),
     "surgery.results": ("Result",),
     "surgery.shrinking": ("shrink",),
 }
@@ -43,6 +45,7 @@ __all__ = [
     "Parity",
     "Plan",
     "Proof",
+    "Quantized",
     "Ratio",
     "Result",
     "__version__",
@@ -52,6 +55,7 @@ __all__ = [
     "choose",
     "export",
     "load",
+    "quantize",
     "save",
     "shrink",
     "verify",

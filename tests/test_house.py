@@ -34,7 +34,7 @@ FLOORS = (
     {"deciding"},
     {"cutting"},
     {"proof"},
-    {"checkpoints", "exporting", "latency", "plans", "report", "results", "sources"},  # results, and out
+    {"checkpoints", "exporting", "latency", "plans", "quantizing", "report", "results", "sources"},  # results, and out
     {"__init__", "__main__", "aligning", "analyses", "api", "choosing", "cli", "demo", "gains", "shrinking"},  # doors
 )
 """The top-level modules of the package, from the lowest floor up: lower ones never import higher ones."""

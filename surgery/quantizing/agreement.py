@@ -1,0 +1,86 @@
+"""How far the int8 file is from float: the angle between their outputs, and whether they name the same class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from surgery.quantizing.float_file import Array, Feed
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One output, int8 beside float.
+
+    Attributes:
+        name: The output's name.
+        min_cosine: The lowest cosine of any sample; None for an output of integers.
+        mean_cosine: The mean over samples; None for an output of integers.
+        top1: The share of samples (of tokens, for logits of tokens) where the largest score is at the same place; for
+            an output of integers, the share of equal values; None for other outputs.
+    """
+
+    name: str
+    min_cosine: float | None
+    mean_cosine: float | None
+    top1: float | None
+
+    def __str__(self) -> str:
+        parts = []
+        if self.min_cosine is not None:
+            parts.append(f"cosine {self.min_cosine:.5f} at least, {self.mean_cosine:.5f} on average")
+        if self.top1 is not None:
+            parts.append(f"{'same top-1' if parts else 'equal'} on {self.top1:.1%}")
+        return f"{self.name}: {', '.join(parts)}"
+
+
+def compare(
+    float_run: Callable[[Feed], list[Array]],
+    int8_run: Callable[[Feed], list[Array]],
+    feeds: Iterable[Feed],
+    names: Sequence[str],
+) -> tuple[Agreement, ...]:
+    """Run both on every feed; one `Agreement` per output."""
+    cosines: list[list[float]] = [[] for _ in names]
+    same: list[list[float]] = [[] for _ in names]
+    for feed in feeds:
+        batch = next(iter(feed.values())).shape[:1]
+        for j, (a, b) in enumerate(zip(float_run(feed), int8_run(feed), strict=True)):
+            if a.dtype.kind != "f":
+                same[j].append(float((a == b).mean()) if a.size else 1.0)
+                continue
+            each = len(a) if a.shape[:1] == batch and a.ndim else 1
+            cosines[j] += [cosine(x, y) for x, y in zip(a.reshape(each, -1), b.reshape(each, -1), strict=True)]
+            if _scores(names[j], a):
+                same[j] += (a.argmax(-1) == b.argmax(-1)).astype(float).ravel().tolist()
+    return tuple(
+        Agreement(
+            name,
+            min(angles) if angles else None,
+            float(np.mean(angles)) if angles else None,
+            float(np.mean(hits)) if hits else None,
+        )
+        for name, angles, hits in zip(names, cosines, same, strict=True)
+    )
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Of the angle between two vectors; 1 where both are zero, 0 where one is or where they are finite elsewhere.
+
+    Values that neither holds as a finite number (the -inf of a mask) do not count.
+    """
+    finite = np.isfinite(a)
+    if not np.array_equal(finite, np.isfinite(b)):
+        return 0.0
+    a, b = (one[finite].astype(np.float64) for one in (a, b))
+    long, other = float(np.linalg.norm(a)), float(np.linalg.norm(b))
+    if not long or not other:
+        return float(long == other)
+    return float(np.clip(a @ b / (long * other), -1.0, 1.0))
+
+
+def _scores(name: str, output: Array) -> bool:
+    """Whether the last dim of an output holds scores of classes: [n, classes], or the logits of tokens."""
+    return output.shape[-1] > 1 and (output.ndim == 2 or (output.ndim == 3 and "logits" in name))
