@@ -18,6 +18,9 @@ class Agreement:
         name: The output's name.
         min_cosine: The lowest cosine of any sample; None for an output of integers.
         mean_cosine: The mean over samples; None for an output of integers.
+        error: The root mean square of the difference, over that of float's own changes from sample to sample: a
+            network that hardly tells its inputs apart has a cosine near 1 whatever happens. None for integers, and
+            where samples have different shapes or there is one only.
         top1: The share of samples (of tokens, for logits of tokens) where the largest score is at the same place; for
             an output of integers, the share of equal values; None for other outputs.
     """
@@ -25,12 +28,15 @@ class Agreement:
     name: str
     min_cosine: float | None
     mean_cosine: float | None
+    error: float | None
     top1: float | None
 
     def __str__(self) -> str:
         parts = []
         if self.min_cosine is not None:
             parts.append(f"cosine {self.min_cosine:.5f} at least, {self.mean_cosine:.5f} on average")
+        if self.error is not None:
+            parts.append(f"error {self.error:.2%} of what it varies")
         if self.top1 is not None:
             parts.append(f"{'same top-1' if parts else 'equal'} on {self.top1:.1%}")
         return f"{self.name}: {', '.join(parts)}"
@@ -45,6 +51,7 @@ def compare(
     """Run both on every feed; one `Agreement` per output."""
     cosines: list[list[float]] = [[] for _ in names]
     same: list[list[float]] = [[] for _ in names]
+    changes = [_Changes() for _ in names]
     for feed in feeds:
         batch = next(iter(feed.values())).shape[:1]
         for j, (a, b) in enumerate(zip(float_run(feed), int8_run(feed), strict=True)):
@@ -52,7 +59,9 @@ def compare(
                 same[j].append(float((a == b).mean()) if a.size else 1.0)
                 continue
             each = len(a) if a.shape[:1] == batch and a.ndim else 1
-            cosines[j] += [cosine(x, y) for x, y in zip(a.reshape(each, -1), b.reshape(each, -1), strict=True)]
+            flat = a.reshape(each, -1), b.reshape(each, -1)
+            cosines[j] += [cosine(x, y) for x, y in zip(*flat, strict=True)]
+            changes[j].add(*flat)
             if _scores(names[j], a):
                 same[j] += (a.argmax(-1) == b.argmax(-1)).astype(float).ravel().tolist()
     return tuple(
@@ -60,10 +69,38 @@ def compare(
             name,
             min(angles) if angles else None,
             float(np.mean(angles)) if angles else None,
+            changed.error(),
             float(np.mean(hits)) if hits else None,
         )
-        for name, angles, hits in zip(names, cosines, same, strict=True)
+        for name, angles, changed, hits in zip(names, cosines, changes, same, strict=True)
     )
+
+
+class _Changes:
+    """Sums over the samples of one output: how much float varies, and how far int8 is from it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums: Array = np.zeros(0)
+        self.squares = self.differences = 0.0
+
+    def add(self, a: Array, b: Array) -> None:
+        """Samples of float and of int8, both `[n, values]`; what is not finite in both does not count."""
+        finite = np.isfinite(a) & np.isfinite(b)
+        a, b = (np.where(finite, one, 0).astype(np.float64) for one in (a, b))
+        total = a.sum(0)
+        same = not self.count or total.shape == self.sums.shape
+        self.sums = (total if not self.count else self.sums + total) if same else np.full(1, np.nan)
+        self.count += len(a)
+        self.squares += float((a * a).sum())
+        self.differences += float(((a - b) ** 2).sum())
+
+    def error(self) -> float | None:
+        """The difference over the variation; None where there is none, or it cannot be told."""
+        if self.count < 2:
+            return None
+        varied = self.squares - float((self.sums**2).sum()) / self.count
+        return float(np.sqrt(self.differences / varied)) if varied > 1e-12 * self.squares else None
 
 
 def cosine(a: Array, b: Array) -> float:

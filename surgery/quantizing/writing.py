@@ -19,24 +19,34 @@ PROVENANCE = "surgery"
 
 
 def prepare(source: Path, folder: Path) -> Path:
-    """A copy with shapes inferred and norms folded into convolutions, as the quantiser needs it.
+    """A copy with shapes inferred and norms folded into convolutions: the quantiser fails on some graphs without.
 
-    Without it the quantiser takes less of a graph, and fails on some that torch exports. Symbolic shape inference does
-    not understand every graph with free sizes: it is left out there.
+    Symbolic shape inference is left out: it gains nothing here, does not understand every graph with free sizes, and
+    leaves files in the current directory where it fails.
     """
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     made = folder / "prepared.onnx"
-    for plain in (False, True):
-        try:
-            with _quiet():
-                quant_pre_process(str(source), str(made), skip_symbolic_shape=plain)
-            return made
-        except Exception as error:
-            if plain:
-                fact = f"the model cannot be prepared for the quantiser: {first_line(error)}"
-                raise InputError(fact, "export it with dynamic_shapes={}, and quantise that file") from error
-    raise AssertionError("the loop returns or raises")
+    try:
+        with _quiet():
+            quant_pre_process(str(source), str(made), skip_symbolic_shape=True)
+            _forget_shapes_of_weights(made)
+    except Exception as error:
+        fact = f"the model cannot be prepared for the quantiser: {first_line(error)}"
+        raise InputError(fact, "export it with dynamic_shapes={}, and quantise that file") from error
+    return made
+
+
+def _forget_shapes_of_weights(path: Path) -> None:
+    """Strike the shapes of weights that torch's exporter notes: where the quantiser turns a weight, they are wrong."""
+    import onnx
+
+    proto = onnx.load(str(path))
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    kept = [value for value in proto.graph.value_info if value.name not in weights]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+    onnx.save(proto, str(path))
 
 
 def write_static(prepared: Path, made: Path, feeds: Sequence[Feed]) -> None:
