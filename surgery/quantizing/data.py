@@ -142,7 +142,8 @@ def _checked(value: Tensor | Array, slot: Slot, where: str) -> Array:
         raise InputError(f"{what} is empty ({list(value.shape)})", "leave empty batches out")
     if value.dtype.kind != slot.dtype.kind and not {value.dtype.kind, slot.dtype.kind} <= {"i", "u"}:
         raise InputError(f"{what} is {value.dtype}, the model takes {slot.dtype}", "prepare it as for the model itself")
-    cast = value.astype(slot.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is told below
+        cast = value.astype(slot.dtype)
     if cast.dtype.kind == "f" and not np.isfinite(cast).all():
         held = "NaN" if np.isnan(cast).any() else "infinity"
         raise InputError(f"{what} holds {held}", "clean the data: ranges learnt from it would be meaningless")

@@ -171,11 +171,16 @@ def _evaluated(evaluate: Evaluate, source: FloatFile, made: Path) -> tuple[float
 
 
 def _require_close(found: Sequence[Agreement], bound: float | None) -> None:
-    """Raise `CheckError` where an output is further from float than the user accepts."""
-    worst = min((one for one in found if one.min_cosine is not None), key=lambda one: one.min_cosine or 0, default=None)
-    if bound is not None and worst is not None and worst.min_cosine is not None and worst.min_cosine < bound:
+    """Raise where an output is further from float than the user accepts, or where a cosine cannot tell."""
+    if bound is None:
+        return
+    angles = {one.min_cosine: one for one in found if one.min_cosine is not None}
+    if not angles:
+        raise InputError("all outputs are integers, which have no cosine", "leave min_cosine out; evaluate= can judge")
+    worst = min(angles)
+    if worst < bound:
         raise CheckError(
-            f"int8 is too far from float: {worst} (min_cosine={bound})",
+            f"int8 is too far from float: {angles[worst]} (min_cosine={bound})",
             "nothing was kept; calibrate on more or better data, try the other method, or accept less",
         )
 

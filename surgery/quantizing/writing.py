@@ -24,12 +24,14 @@ def prepare(source: Path, folder: Path) -> Path:
     Symbolic shape inference is left out: it gains nothing here, does not understand every graph with free sizes, and
     leaves files in the current directory where it fails.
     """
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    made = folder / "prepared.onnx"
+    whole, made = folder / "whole.onnx", folder / "prepared.onnx"
     try:
+        onnx.save(onnx.load(str(source)), str(whole))  # weights in another file would be looked for in the wrong place
         with _quiet():
-            quant_pre_process(str(source), str(made), skip_symbolic_shape=True)
+            quant_pre_process(str(whole), str(made), skip_symbolic_shape=True)
             _forget_shapes_of_weights(made)
     except Exception as error:
         fact = f"the model cannot be prepared for the quantiser: {first_line(error)}"
