@@ -51,7 +51,7 @@ def quantize(
     """Write `model` as an int8 ONNX file, the last step before deployment.
 
     `"static"` learns the ranges of activations (uint8) from your data and suits convolutions; `"dynamic"` finds them
-    anew in every call and suits transformers. Weights are int8, per channel where static. Unlike an export, the file
+    anew in every call and suits transformers. Weights are int8 per channel. Unlike an export, the file
     does not compute the same: how far it is from float is measured and told, on samples that were held back from the
     calibration. It may also be slower: `measure=True` times both.
 
@@ -187,14 +187,13 @@ def _require_close(found: Sequence[Agreement], bound: float | None) -> None:
 
 def _facts(method: str, calibrated: int, source: FloatFile) -> dict[str, Any]:
     """What the file says of itself."""
-    static = method == methods.STATIC
     return {
         "tool": "surgery",
         "version": __version__,
         "precision": "int8",
         "method": method,
         "activations": "uint8",
-        "weights": "int8 per channel" if static else "int8",
+        "weights": "int8 per channel",
         "calibration_samples": calibrated,
         "float_sha256": source.sha256,
         "onnxruntime": importlib.metadata.version("onnxruntime"),

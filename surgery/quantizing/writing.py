@@ -82,7 +82,7 @@ def write_static(prepared: Path, made: Path, feeds: Sequence[Feed]) -> None:
 
 
 def write_dynamic(prepared: Path, made: Path) -> None:
-    """Weights int8, activations in ranges that are found anew in every call; convolutions stay float.
+    """Weights int8 per channel, activations in ranges that are found anew in every call; convolutions stay float.
 
     ONNX Runtime has no kernel for a dynamic convolution with signed weights.
     """
@@ -91,7 +91,9 @@ def write_dynamic(prepared: Path, made: Path) -> None:
 
     kinds = [kind for kind in IntegerOpsRegistry if kind != "Conv"]
     with _explained():
-        quantize_dynamic(str(prepared), str(made), op_types_to_quantize=kinds, weight_type=QuantType.QInt8)
+        quantize_dynamic(
+            str(prepared), str(made), op_types_to_quantize=kinds, per_channel=True, weight_type=QuantType.QInt8
+        )
 
 
 def stamp(made: Path, float_path: Path, facts: Mapping[str, Any], final: Path) -> None:
