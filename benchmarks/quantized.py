@@ -34,8 +34,8 @@ from surgery.demo.training import accuracy
 from surgery.latency import Benchmark
 from surgery.masks import bake
 from surgery.proof.cost import size_bytes
-from surgery.quantizing.float_file import FloatFile
-from surgery.quantizing.running import FileModule
+from surgery.quantizing.float_file import FloatFile, runner
+from surgery.quantizing.running import AsModule
 from surgery.quantizing.timing import time_files
 
 HERE = Path(__file__).resolve().parent
@@ -121,8 +121,9 @@ def _accuracies(trio: Trio, paths: Mapping[str, Path]) -> Iterator[tuple[str, fl
     pictures, labels = trio.test
     with torch.no_grad():
         yield "dense", accuracy(trio.dense(pictures), labels)
+        slots = FloatFile.open(paths["slim"]).slots
         for state, path in paths.items():
-            answers = FileModule(path, FloatFile.open(paths["slim"]).slots)(pictures)
+            answers = AsModule(runner(path), slots)(pictures)
             assert isinstance(answers, Tensor), "these nets have one output"
             yield state, accuracy(answers, labels)
 

@@ -29,7 +29,10 @@ def quantize(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help=f"A float .onnx file, or {MODEL_HELP}", show_default=False)
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The file to write: .onnx, or .aoti.pt2 (torchao).", show_default=False),
+    ],
     inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,7 +73,7 @@ def quantize(
     json: Json = False,
     traceback: Traceback = False,
 ) -> Outcome:
-    """Write MODEL as an int8 ONNX file, and tell how far it is from float. Exit code 1 where that is too far."""
+    """Write MODEL in int8, and tell how far it is from float. Exit code 1 where that is too far."""
     from surgery import quantizing
     from surgery.sources import function_from
 

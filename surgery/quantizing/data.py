@@ -162,6 +162,11 @@ def _chunks(feed: Feed, slots: Sequence[Slot]) -> Iterator[Feed]:
         yield {name: value[start : start + CHUNK] for name, value in feed.items()}
 
 
+def one_of(feed: Feed, slots: Sequence[Slot]) -> Feed:
+    """The call with its first row alone, where its batch is free."""
+    return feed if rows(feed, slots) is None else {name: value[:1] for name, value in feed.items()}
+
+
 def count_samples(feed: Feed, slots: Sequence[Slot]) -> int:
     """How many samples a call holds: the size that dim 0 of all inputs shares, or 1."""
     sizes = {feed[slot.name].shape[0] if slot.shape else 1 for slot in slots}

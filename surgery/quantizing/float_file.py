@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from surgery.checkpoints.tensors import sha256
 from surgery.errors import InputError
 from surgery.exporting.target import first_line
 from surgery.latency.onnx_runtime import session
@@ -91,11 +91,7 @@ class FloatFile:
         except Exception as error:
             raise InputError(f"{str(path)!r} is not an ONNX file: {first_line(error)}", "export it again") from error
         size_bytes = path.stat().st_size + _external_bytes(proto)
-        if size_bytes > LARGEST_BYTES:
-            raise InputError(
-                f"the model takes {size_bytes / 1e9:.1f} GB, and the quantiser of ONNX Runtime ends at 2 GB",
-                "quantise a smaller model, or parts of this one",
-            )
+        require_room(size_bytes)
         _refuse(proto, path)
         try:
             opened = session(path, 1)
@@ -112,7 +108,16 @@ class FloatFile:
             sizes = tuple(size if isinstance(size, int) else None for size in value.shape)
             slots.append(Slot(value.name, sizes, np.dtype(DTYPES[value.type])))
         names = tuple(value.name for value in opened.get_outputs())
-        return FloatFile(path, tuple(slots), names, size_bytes, hashlib.sha256(path.read_bytes()).hexdigest())
+        return FloatFile(path, tuple(slots), names, size_bytes, sha256(path))
+
+
+def require_room(size_bytes: int) -> None:
+    """Raise `InputError` for a model that is too large to be quantised."""
+    if size_bytes > LARGEST_BYTES:
+        raise InputError(
+            f"the model takes {size_bytes / 1e9:.1f} GB, and the quantiser of ONNX Runtime ends at 2 GB",
+            "quantise a smaller model, or parts of this one",
+        )
 
 
 def _refuse(proto: onnx.ModelProto, path: Path) -> None:
@@ -150,11 +155,15 @@ def runner(path: Path) -> Callable[[Feed], list[Array]]:
     Raises:
         InputError: (the function) ONNX Runtime refuses the values, as a token that the vocabulary does not hold.
     """
+    import onnxruntime
+
     opened = session(path, 1)
+    silent = onnxruntime.RunOptions()
+    silent.log_severity_level = 4  # what it has to say is in the exception
 
     def run(feed: Feed) -> list[Array]:
         try:
-            outputs: list[Array] = opened.run(None, dict(feed))
+            outputs: list[Array] = opened.run(None, dict(feed), silent)
         except Exception as error:
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
             raise InputError(

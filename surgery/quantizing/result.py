@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from surgery.exporting.result import Parity
-from surgery.exporting.result import _readable as readable
 from surgery.latency import Benchmark, Ratio
 from surgery.quantizing.agreement import Agreement
 from surgery.quantizing.counting import Share
@@ -28,10 +27,10 @@ class Quantized:
         method: `"static"` or `"dynamic"`.
         why: Why this method.
         size_bytes: Of the file.
-        float_size_bytes: Of the float file.
-        float_sha256: Of the float file.
-        float_parity: How well the float file agrees with the model; None where a file was given.
-        share: Which of its convolutions and matrix products ONNX Runtime runs in int8 here.
+        float_size_bytes: Of the float file; of the module's tensors for a package.
+        float_sha256: Of the float file; None for a package, which is made from the module.
+        float_parity: How well the float file agrees with the model; None where there is none, or it was given.
+        share: Which of its convolutions and matrix products run in int8 here.
         calibrated: How many samples the ranges were learnt from; 0 for dynamic.
         compared: How many samples the agreement was taken on.
         compared_on: What these samples are, in words.
@@ -46,7 +45,7 @@ class Quantized:
     why: str
     size_bytes: int
     float_size_bytes: int
-    float_sha256: str
+    float_sha256: str | None
     float_parity: Parity | None
     share: Share
     calibrated: int
@@ -67,11 +66,12 @@ class Quantized:
         """Float over int8: above 1, int8 is faster; None where nothing was timed."""
         if self.benchmark is None:
             return None
-        return self.benchmark.ratio(FLOAT, INT8, runtime="onnxruntime")
+        (cell,) = self.benchmark.cells
+        return self.benchmark.ratio_in(cell, FLOAT, INT8)
 
     def __str__(self) -> str:
         calibrated = f", calibrated on {self.calibrated} samples" if self.calibrated else ""
-        sizes = f"{readable(self.size_bytes)} instead of {readable(self.float_size_bytes)}"
+        sizes = f"{self.size_bytes / 1e6:.3g} MB instead of {self.float_size_bytes / 1e6:.3g} MB"
         lines = [f"{self.path}: int8 ({self.method}{calibrated}; {self.why}), {sizes}"]
         left = ", ".join(self.share.left[:LISTED]) + (" ..." if len(self.share.left) > LISTED else "")
         of = f"{self.share.quantised} of {self.share.total} convolutions and matrix products run in int8"
@@ -81,7 +81,8 @@ class Quantized:
         if self.evaluated is not None:
             lines.append("  evaluated: {:.6g} in float, {:.6g} in int8".format(*self.evaluated))
         if (ratio := self.ratio) is not None:
-            lines.append(f"  float over int8 in ONNX Runtime, one thread: {ratio}")
+            assert self.benchmark is not None, "a ratio is of times"
+            lines.append(f"  float over int8 ({self.benchmark.cells[0]}): {ratio}")
             if ratio.verdict == "slower":
                 lines.append("  int8 is slower here: keep the float file")
         if self.notes:

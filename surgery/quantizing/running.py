@@ -1,23 +1,23 @@
-"""An ONNX file as a module, for functions that expect one."""
+"""A file that was opened, as a module, for functions that expect one."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from surgery.errors import InputError
-from surgery.quantizing.float_file import Slot, runner
+from surgery.quantizing.float_file import Array, Feed, Slot
 
 
-class FileModule(nn.Module):
+class AsModule(nn.Module):
     """Tensors in, by position or name, a tensor or a tuple of tensors out: the file's answer, on the CPU."""
 
-    def __init__(self, path: Path, slots: tuple[Slot, ...]) -> None:
+    def __init__(self, run: Callable[[Feed], list[Array]], slots: Sequence[Slot]) -> None:
         super().__init__()
         self.names = [slot.name for slot in slots]
-        self._run = runner(path)
+        self._run = run
         self.eval()
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor | tuple[Tensor, ...]:

@@ -15,8 +15,9 @@ from surgery.exporting import export
 from surgery.exporting.flat import FlatModel
 from surgery.exporting.result import Parity
 from surgery.inputs import Example, Inputs
+from surgery.proof.cost import size_bytes
 from surgery.quantizing.data import feed_of
-from surgery.quantizing.float_file import Feed, FloatFile
+from surgery.quantizing.float_file import Feed, FloatFile, require_room
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ def source_of(
             raise InputError(
                 "a module needs example inputs to be exported", "pass example_inputs, as to surgery.export"
             )
-        args = example.args
-        done = export(model, folder / "float.onnx", args, example.kwargs, dynamic_shapes=dynamic_shapes)
+        require_room(size_bytes(model))
+        done = export(model, folder / "float.onnx", example.args, example.kwargs, dynamic_shapes=dynamic_shapes)
         names = tuple(FlatModel(model, example).input_names)
         return Source(FloatFile.open(done.path), names, example, done.parity, done.notes)
     if not isinstance(model, str | os.PathLike):

@@ -164,7 +164,7 @@ def test_both_are_timed_side_by_side(tmp_path: Path, conv_file: Path, monkeypatc
     assert done.ratio is not None
     assert done.ratio.n >= 5
     assert done.as_dict()["ratio"]["median"] == done.ratio.median
-    assert "float over int8 in ONNX Runtime, one thread: " in str(done)
+    assert "float over int8 (onnxruntime, 1 thread, cpu, batch 3): " in str(done)
 
 
 def test_the_rest_of_the_program_is_left_alone(
