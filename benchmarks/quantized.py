@@ -93,15 +93,23 @@ def _images(size: int) -> Tensor:
 
 
 def _settle_(net: nn.Module, images: Tensor) -> None:
-    """Give every BatchNorm the statistics of the images, as training does: else outputs of a random net hardly vary."""
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # the mean over all batches
+    """Give BatchNorms the statistics of the images, as training does: else the outputs of a random net hardly vary.
+
+    Channels that are zero keep theirs, and so what they send on, by which the plan was made.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
     net.train()
     with torch.no_grad():
         for part in images.split(32):
             net(part)
+        for norm, old in zip(norms, before, strict=True):
+            zero = norm.get_buffer("running_var") == 0
+            for name in ("running_mean", "running_var"):
+                norm.get_buffer(name)[zero] = old[name][zero]
     net.eval()
 
 
@@ -201,7 +209,7 @@ def _line(net: dict[str, Any], state: str, told: str, batch: int | None, ms: flo
         alike = f"{net['accuracy'][state]:.1%}"
     elif state == "int8":
         (agreement,) = net["quantized"]["agreement"]
-        alike = f"cosine {agreement['mean_cosine']:.4f}, top-1 {agreement['top1']:.1%}"
+        alike = f"cosine {agreement['mean_cosine']:.4f}"
     else:
         alike = "same" if state != "dense" else ""
     digits = 3 if ms < 1 else 2 if ms < 10 else 1
@@ -217,6 +225,11 @@ def _net_note(net: dict[str, Any]) -> str:
         f"matrix products in int8, calibrated on {done['calibrated']} samples; on {done['compared']} others cosine "
         f"{agreement['min_cosine']:.4f} at least, {agreement['mean_cosine']:.4f} on average, error "
         f"{agreement['error']:.1%} of what the outputs vary, same top-1 on {agreement['top1']:.1%}."
+        + (
+            ""
+            if net["accuracy"]
+            else " Its weights are random: all its outputs are alike, and little decides the first."
+        )
     )
 
 
