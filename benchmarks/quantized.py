@@ -225,11 +225,7 @@ def _net_note(net: dict[str, Any]) -> str:
         f"matrix products in int8, calibrated on {done['calibrated']} samples; on {done['compared']} others cosine "
         f"{agreement['min_cosine']:.4f} at least, {agreement['mean_cosine']:.4f} on average, error "
         f"{agreement['error']:.1%} of what the outputs vary, same top-1 on {agreement['top1']:.1%}."
-        + (
-            ""
-            if net["accuracy"]
-            else " Its weights are random: all its outputs are alike, and little decides the first."
-        )
+        + ("" if net["accuracy"] else " Its weights are random: its outputs are much alike, and little decides top-1.")
     )
 
 

@@ -179,3 +179,26 @@ def test_the_rest_of_the_program_is_left_alone(
     out, err = capfd.readouterr()
     assert out == ""
     assert "WARNING" not in err
+
+
+class Positions(nn.Module):
+    """A table of positions, cut to the length of the input: symbolic shape inference cannot follow that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(20, 8), nn.Linear(8, 3)
+        self.register_buffer("table", torch.randn(16, 8))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.embed(ids) + self.table[: ids.shape[1]])
+
+
+def test_free_lengths_stay_free_and_nothing_is_left_in_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shapes = {"ids": {0: "batch", 1: "tokens"}}
+    surgery.quantize(Positions(), "q.onnx", tokens()["ids"], dynamic_shapes=shapes)
+    assert [file.name for file in tmp_path.iterdir()] == ["q.onnx"]
+    session = onnxruntime.InferenceSession("q.onnx")
+    assert session.run(None, {"ids": np.ones((3, 9), np.int64)})[0].shape == (3, 9, 3)
