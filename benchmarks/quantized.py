@@ -166,24 +166,17 @@ def table(facts: dict[str, Any]) -> str:
     ]
     for net in facts["nets"]:
         lines += _lines(net)
-    first = facts["nets"][0]
-    eager, files = (Benchmark.from_json(json.dumps(first[name])) for name in ("eager", "onnxruntime"))
-    loads = [net[name][when] for net in facts["nets"] for name in ("eager", "onnxruntime") for when in LOADS]
-    known = [load for load in loads if load is not None]
+    timed = [Benchmark.from_json(json.dumps(net[name])) for net in facts["nets"] for name in ("eager", "onnxruntime")]
+    known = [load for one in timed for load in (one.load_start, one.load_end) if load is not None]
     notes = [_net_note(net) for net in facts["nets"]]
-    rounds = min(cell.rows[0].summary().n for cell in (*eager.cells, *files.cells))
+    rounds = min(cell.rows[0].summary().n for one in timed for cell in one.cells)
     how = (
         "Times faster than the masked float file in ONNX Runtime. Eager mode runs in a process of its own: its ratio "
         "is that of the medians, without an interval."
     )
     load = f"load average {min(known):.1f} to {max(known):.1f}" if known else "load unknown"
-    machine = (
-        f"Measured on {files.machine}; one thread, {load}, {rounds} rounds or more; `python -m benchmarks.quantized`."
-    )
+    machine = f"Measured on {timed[0].machine}; one thread, {load}, {rounds} rounds or more; `python -m benchmarks.quantized`."
     return "\n".join([*lines, "", *notes, "", how, "", machine])
-
-
-LOADS = ("load_start", "load_end")
 
 
 def _lines(net: dict[str, Any]) -> Iterator[str]:
