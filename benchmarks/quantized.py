@@ -175,8 +175,8 @@ def table(facts: dict[str, Any]) -> str:
         "is that of the medians, without an interval."
     )
     load = f"load average {min(known):.1f} to {max(known):.1f}" if known else "load unknown"
-    machine = f"Measured on {timed[0].machine}; one thread, {load}, {rounds} rounds or more; `python -m benchmarks.quantized`."
-    return "\n".join([*lines, "", *notes, "", how, "", machine])
+    where = f"Measured on {timed[0].machine}; one thread, {load}, {rounds} rounds or more"
+    return "\n".join([*lines, "", *notes, "", how, "", f"{where}; `python -m benchmarks.quantized`."])
 
 
 def _lines(net: dict[str, Any]) -> Iterator[str]:
