@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks import analyzer, masked_vs_slim, widths
+from benchmarks import analyzer, masked_vs_slim, quantized, widths
 
 if __name__ == "__main__":
     masked_vs_slim.main()
     analyzer.main()
     widths.main()
+    quantized.main()

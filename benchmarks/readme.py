@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import analyzer, analyzer_table, large, masked_vs_slim, widths, widths_table, zoo, zoo_table
+from benchmarks import analyzer, analyzer_table, large, masked_vs_slim, quantized, widths, widths_table, zoo, zoo_table
 from surgery import Benchmark
 
 README = Path(__file__).parent.parent / "README.md"
@@ -86,6 +86,7 @@ SECTIONS = (
     Section("results", masked_vs_slim.RESULTS, table),
     Section("analyzer", analyzer.RESULTS, analyzer_table.table),
     Section("large", large.RESULTS, large.table),
+    Section("quantized", quantized.RESULTS, quantized.table),
     Section("widths", widths.RESULTS, widths_table.table),
     Section("architectures", zoo.RESULTS, zoo_table.summary),
     Section("zoo", zoo.RESULTS, zoo_table.table, PAGE),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from surgery.latency import Benchmark, Ratio, benchmark
     from surgery.plans import Plan
     from surgery.proof.prove import Proof
+    from surgery.quantizing import Quantized, quantize
     from surgery.results import Result
     from surgery.shrinking import shrink
     from surgery.training import cut_ema_, cut_ema_state, cut_optimizer_, cut_optimizer_state
@@ -32,6 +33,7 @@ _HOMES = {
     "surgery.latency": ("Benchmark", "Ratio", "benchmark"),
     "surgery.plans": ("Plan",),
     "surgery.proof.prove": ("Proof",),
+    "surgery.quantizing": ("Quantized", "quantize"),
     "surgery.results": ("Result",),
     "surgery.shrinking": ("shrink",),
     "surgery.training": ("cut_ema_", "cut_ema_state", "cut_optimizer_", "cut_optimizer_state"),
@@ -47,6 +49,7 @@ __all__ = [
     "Parity",
     "Plan",
     "Proof",
+    "Quantized",
     "Ratio",
     "Result",
     "__version__",
@@ -60,6 +63,7 @@ __all__ = [
     "cut_optimizer_state",
     "export",
     "load",
+    "quantize",
     "save",
     "shrink",
     "verify",
