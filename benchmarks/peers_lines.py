@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from benchmarks.architecture import Architecture, Floats, Shape, Sizes
 from benchmarks.architectures import convolutional
@@ -132,7 +133,7 @@ def layer_norm() -> nn.Module:
     net = nets.zero_rows_(nets.lively(nets.Stream()), embed=[0, 1, 2], down=[0, 1, 2], up=range(10))
     with torch.no_grad():
         for layer in ("embed", "down"):
-            net.get_submodule(layer).bias[:3] = 0  # type: ignore[index,operator]
+            net.get_submodule(layer).bias[:3] = 0  # type: ignore[operator]
     return net
 
 
@@ -157,8 +158,8 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [b, t, 5] to [b, t, 4]."""
-        hidden: Tensor = self.lstm(self.inner(x).relu())[0]
-        return self.head(self.up(hidden).relu())  # type: ignore[no-any-return]
+        hidden: Tensor = self.lstm(F.relu(self.inner(x)))[0]
+        return self.head(F.relu(self.up(hidden)))  # type: ignore[no-any-return]
 
 
 def lstm() -> nn.Module:
@@ -172,7 +173,7 @@ def lstm() -> nn.Module:
 
 
 def _real(name: str, family: str) -> Architecture:
-    """A net of torchvision for images of 224 x 224, half of each layer's filters masked on its own (`ln_structured`)."""
+    """A net of torchvision at 224 x 224, half of each layer's filters masked on its own (`ln_structured`)."""
 
     def unmasked() -> nn.Module:
         from torchvision import models
@@ -189,7 +190,7 @@ def _real(name: str, family: str) -> Architecture:
 
 
 def _small(name: str, build: Callable[[], nn.Module], shape: Shape, **larger: int) -> Architecture:
-    """A small net; `larger` are the letters of its shape at another size, three less or five less in the example."""
+    """A small net; `larger` are the letters of its shape at another size, five less in the example."""
     sizes = {letter: size - 5 for letter, size in larger.items()}
     others: tuple[Sizes, ...] = ({"B": 1}, {"B": 3}) if not larger else ({"B": 1}, {"B": 3}, {"B": 3, **larger})
     return Architecture(name, "plain code", build, {"": Floats(shape)}, {"B": 2, **sizes}, others)
@@ -210,6 +211,6 @@ LISTED = (
     Line(_image("grouped convolution, padded", partial(grouped, 1))),
     Line(_small("LSTM", lstm, ("B", "T", 5), T=12)),
     Line(_real("resnet18", "ResNet-18, 50 % of each layer")),
-    Line(_real("densenet121", "DenseNet-121, 50 % of each layer")),
+    Line(_real("mobilenet_v2", "MobileNet v2, 50 % of each layer")),
 )
 LINES = {line.name: line for line in LISTED}

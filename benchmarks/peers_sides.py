@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import surgery
 from benchmarks import torchvision_cpu  # noqa: F401  # before torchvision, which torch-simplify imports
@@ -21,7 +21,6 @@ from benchmarks.architecture import Sizes
 from benchmarks.judging import distance, faults, over_largest, widened
 from benchmarks.peers_lines import LINES, Line
 from benchmarks.zoo_row import in_float64, quiet
-from surgery.exporting.target import first_line
 from surgery.inputs import Inputs
 from surgery.masks import bake
 from surgery.proof.cost import count_params
@@ -33,7 +32,7 @@ Removed = tuple[nn.Module, nn.Module]
 
 
 def zero_rows(layer: Layer | nn.LSTM) -> list[int]:
-    """Filters or output features whose weights are all zero; of an LSTM the units whose every gate is, bias included."""
+    """Rows of a weight that are all zero; of an LSTM the units whose every gate is, biases included."""
     if isinstance(layer, nn.LSTM):
         gates = [tensor.reshape(4, layer.hidden_size, -1) for tensor in layer.parameters()]
         zero = torch.stack([(tensor == 0).all(-1).all(0) for tensor in gates]).all(0)
@@ -42,7 +41,7 @@ def zero_rows(layer: Layer | nn.LSTM) -> list[int]:
     return zero.nonzero().flatten().tolist()
 
 
-def removers_layers(net: nn.Module) -> Iterable[tuple[str, Layer | nn.LSTM]]:
+def maskable(net: nn.Module) -> Iterable[tuple[str, Layer | nn.LSTM]]:
     """The layers that a mask of filters is for, in order."""
     return [(path, module) for path, module in net.named_modules() if isinstance(module, Layer | nn.LSTM)]
 
@@ -63,7 +62,7 @@ def torch_pruning(masked: nn.Module, line: Line) -> Removed:
 
     net = copy.deepcopy(masked)
     graph = tp.DependencyGraph().build_dependency(net, example_inputs=line.net.inputs().args[0])
-    for _, layer in removers_layers(net):
+    for _, layer in maskable(net):
         if rows := zero_rows(layer):
             prune = graph.get_pruner_of_module(layer).prune_out_channels
             group = graph.get_pruning_group(layer, prune, idxs=rows)
@@ -77,14 +76,14 @@ def torch_ao(masked: nn.Module, line: Line) -> Removed:
 
     As in "Quickstart Guide" and "Implementing a Pruner" of its README.
     """
-    from torch.ao.pruning._experimental.pruner import BaseStructuredSparsifier
+    from torch.ao.pruning._experimental.pruner import BaseStructuredSparsifier  # type: ignore[attr-defined]
 
     class ZeroRows(BaseStructuredSparsifier):
         def update_mask(self, module: Any, tensor_name: str, **kwargs: Any) -> None:
             getattr(module.parametrizations, tensor_name)[0].mask.data[kwargs["rows"]] = False
 
     net, config = copy.deepcopy(masked), []
-    for path, layer in removers_layers(net):
+    for path, layer in maskable(net):
         rows = zero_rows(layer)
         if rows and isinstance(layer, nn.LSTM):
             rows = [layer.hidden_size * gate + row for gate in range(4) for row in rows]
@@ -93,11 +92,11 @@ def torch_ao(masked: nn.Module, line: Line) -> Removed:
             config.append({"tensor_fqn": f"{path}.weight", "rows": rows})
     if not config:
         return net, widened(net)
-    pruner = ZeroRows({"prune_bias": False})
+    pruner: Any = ZeroRows({"prune_bias": False})  # type: ignore[no-untyped-call]
     pruner.prepare(net, config)
     pruner.enable_mask_update = True
     pruner.step()
-    slim: nn.Module = pruner.prune()  # type: ignore[func-returns-value]  # it returns the traced net
+    slim: nn.Module = pruner.prune()
     return slim, widened(slim)
 
 
@@ -194,6 +193,6 @@ def pair_of(line: Line, number: int, sizes: Sizes) -> tuple[Inputs, Inputs]:
 
 
 def _words(error: BaseException) -> str:
-    """Its own words, in few."""
-    words = first_line(error)
-    return f"{type(error).__name__}: {words[:117]}..." if len(words) > 120 else f"{type(error).__name__}: {words}"
+    """Its own words, the middle left out where they are many."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words if len(words) <= 120 else f'{words[:40]} ... {words[-70:]}'}"
