@@ -78,7 +78,7 @@ def main() -> int:
         done = finished(partial(examined, side), names, jobs=1, limit_s=options.limit, preloaded=PRELOADED)
         for name, facts in done:
             rows.setdefault(name, {})[side] = facts
-            print(f"{side}: {name}: {cell(facts).replace("**", "")}", file=sys.stderr, flush=True)
+            print(f"{side}: {name}: {cell(facts).replace('**', '')}", file=sys.stderr, flush=True)
             keep(options.output, ordered(rows, versions))
     print(page_table(ordered(rows, versions)))
     wrong = faults({name: rows[name] for name in names})
