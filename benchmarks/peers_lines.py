@@ -181,7 +181,7 @@ def _real(name: str, family: str) -> Architecture:
         net: nn.Module = models.get_model(name, weights=None, num_classes=CLASSES)
         return net
 
-    dense = convolutional(Family(family, f"torchvision {name}", unmasked, (3, 224, 224), grow=-64))
+    dense = convolutional(Family(family, f"torchvision {name}", unmasked, (3, 224, 224)))
 
     def masked() -> nn.Module:
         return by_layers(lively_(unmasked(), drawn(dense)), dense)

@@ -37,6 +37,8 @@ def page_cell(facts: Facts | None) -> str:
         return _words(facts["failed"])
     if "alike" not in facts:
         return "not judged"
+    if facts["params"][0] == facts["params"][1] and not facts["alike"]["fault"]:
+        return cell(facts)
     words = [f"{facts['params'][1]:,}", _errors(facts["alike"])]
     if "elsewhere" in facts:
         words.append(f"other sizes {_errors(facts['elsewhere'])}")
@@ -57,7 +59,7 @@ def _words(failed: str) -> str:
 def _table(facts: Facts, of: Any) -> list[str]:
     """A line per net, a column per side; `of` words a cell."""
     sides = facts["versions"]
-    heads = [f"{NAMES.get(side, side)} {version}".strip() for side, version in sides.items()]
+    heads = [f"{NAMES.get(side, side)} {version.partition('+')[0]}".strip() for side, version in sides.items()]
     lines = [f"| masked net | parameters | {' | '.join(heads)} |", "|---|---|" + "---|" * len(heads)]
     for name, row in facts["rows"].items():
         before = next((found["params"][0] for found in row.values() if "params" in found), 0)
