@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 from benchmarks import analyzer, masked_vs_slim, widths
 
 if __name__ == "__main__":
-    masked_vs_slim.main()
+    failed = masked_vs_slim.main()
     analyzer.main()
     widths.main()
+    sys.exit(failed)

@@ -43,7 +43,7 @@ def inside_blocks(dense: nn.Module, example: Inputs, round_to: int) -> nn.Module
     with torch.no_grad():
         for path, block in masked.named_modules():
             if isinstance(block, BasicBlock):
-                rows = halved.get_submodule(f"{path}.conv1").weight.flatten(1)  # type: ignore[operator,union-attr]
+                rows = halved.get_submodule(f"{path}.conv1").weight.flatten(1)  # type: ignore[operator]
                 block.conv1.weight[(rows == 0).all(1)] = 0
     return masked
 

@@ -22,18 +22,19 @@ def table(facts: Facts) -> str:
     """A line per net, a column per runtime, device and batch."""
     rows = rows_of(facts)
     timed = {name: Benchmark.from_json(json.dumps(row["benchmark"])) for name, row in rows.items()}
-    columns = list(dict.fromkeys(_column(cell) for benchmark in timed.values() for cell in benchmark.cells))
+    cells = [cell for benchmark in timed.values() for cell in benchmark.cells]
+    columns = list(dict.fromkeys(_column(cell) for cell in cells if not all(row.failure for row in cell.rows)))
     heads = " | ".join(", ".join(str(part) for part in column) for column in columns)
     lines = [f"| net | parameters | MACs | {heads} |", "|---|---|---|" + "---|" * len(columns)]
     for name, row in rows.items():
-        cells = {_column(cell): _faster(timed[name], cell) for cell in timed[name].cells}
+        faster = {_column(cell): _faster(timed[name], cell) for cell in timed[name].cells}
         before, after = (f"{count / 1e6:.1f}" for count in row["params"])
         fewer = row["macs"][0] / row["macs"][1]
-        words = [name, f"{before} M to {after} M", f"{fewer:.2f} times fewer", *(cells.get(c, "") for c in columns)]
+        words = [name, f"{before} M to {after} M", f"{fewer:.2f} times fewer", *(faster.get(c, "") for c in columns)]
         lines.append(f"| {' | '.join(words)} |")
     worst = max(row["relative_error_float64"] or 0.0 for row in rows.values())
     machines = "; ".join(dict.fromkeys(str(benchmark.machine) for benchmark in timed.values()))
-    cuda = any(cell.device != "cpu" for benchmark in timed.values() for cell in benchmark.cells)
+    cuda = any(cell.device != "cpu" for cell in cells)
     source = "raw samples and intervals in `benchmarks/results/`, written by `make bench`."
     return "\n".join(
         [

@@ -6,6 +6,7 @@ Every tool is called as its own documentation says, and told what is zero where 
 from __future__ import annotations
 
 import copy
+import resource
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -20,10 +21,11 @@ from benchmarks import torchvision_cpu  # noqa: F401  # before torchvision, whic
 from benchmarks.architecture import Sizes
 from benchmarks.judging import distance, faults, over_largest, widened
 from benchmarks.peers_lines import LINES, Line
-from benchmarks.zoo_row import in_float64, quiet
+from benchmarks.zoo_row import PEER_BYTES, in_float64, quiet
 from surgery.inputs import Inputs
 from surgery.masks import bake
 from surgery.proof.cost import count_params
+from surgery.version import __version__
 
 OURS = "surgery"
 Layer = nn.Conv2d | nn.Linear
@@ -115,16 +117,16 @@ SIDES: Mapping[str, Callable[[nn.Module, Line], Removed]] = {
     "torch.ao": torch_ao,
     "torch-simplify": torch_simplify,
 }
-PACKAGES = {OURS: "surgery", "torch-pruning": "torch-pruning", "torch.ao": "torch", "torch-simplify": "torch-simplify"}
-"""The distribution that each side is in."""
+PACKAGES = {"torch-pruning": "torch-pruning", "torch.ao": "torch", "torch-simplify": "torch-simplify"}
+"""The distribution that each of the others is in."""
 
 
 def version_of(side: str) -> str:
     """The version of the package that a side is in; "" where it is not installed."""
     try:
-        return version(PACKAGES[side])
+        return __version__ if side == OURS else version(PACKAGES[side])
     except PackageNotFoundError:
-        return surgery.__version__ if side == OURS else ""
+        return ""
 
 
 def examined(side: str, name: str) -> Iterator[dict[str, Any]]:
@@ -134,6 +136,8 @@ def examined(side: str, name: str) -> Iterator[dict[str, Any]]:
     batches, and at other resolutions or lengths; `failed` where the tool, or the net it handed back, raised.
     """
     torch.set_num_threads(1)
+    if side != OURS:
+        resource.setrlimit(resource.RLIMIT_AS, (PEER_BYTES, PEER_BYTES))
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what libraries say about themselves
         yield from facts_of(side, LINES[name])

@@ -39,7 +39,7 @@ from tests.exactness import Distance
 EXPORTS = {"onnx": "slim.onnx", "torchscript": "slim.pt"}
 FIRST, *OTHERS = PREPARATIONS
 PEER_BYTES = 12 * 2**30
-"""Address space for torch-pruning, libraries included."""
+"""Address space for another tool, libraries included: where one never ends its memory grows, too."""
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,9 @@ def timed(masked: float, slim: float, failure: str = "", device: str = "cpu") ->
     settings = Settings(("eager",), (1,), (1,), (device,), 50, 0.0, 1.0, 0)
     cpu = tuple([masked] * 50), tuple([slim] * 50)
     rows = (Row("masked", cpu[0], cpu[0]), Row("slim", failure=failure) if failure else Row("slim", cpu[1], cpu[1]))
-    cell = Cell("eager", 1, device, 1, rows, True)
-    facts: dict[str, Any] = json.loads(Benchmark(this_machine(), settings, (cell,), 0.0, 0.0).to_json())
+    refused = tuple(Row(name, failure="on the CPU only") for name in ("masked", "slim"))
+    cells = Cell("eager", 1, device, 1, rows, True), Cell("onnxruntime", 1, device, 1, refused)
+    facts: dict[str, Any] = json.loads(Benchmark(this_machine(), settings, cells, 0.0, 0.0).to_json())
     return facts
 
 
@@ -143,6 +144,7 @@ def test_the_table_reads_results_of_one_net_and_of_many() -> None:
     assert "| a | 4.0 M to 1.0 M | 3.00 times fewer | 3.00 |" in new
     assert "| 1.00 (no difference) |" in new
     assert "| not timed |" in new
+    assert "onnxruntime" not in new.split("Measured on")[0]  # nobody was timed there
     graphics = masked_vs_slim_table.table({"nets": {"a": row(benchmark=timed(3.0, 1.0, device="cuda"))}})
     assert "| eager, cuda, batch 1 |" in graphics
     assert "CUDA was not measured" not in graphics

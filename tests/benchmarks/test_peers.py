@@ -75,6 +75,13 @@ def test_what_is_a_fault_of_ours(name: str, change: dict[str, Any], fault: str) 
     assert peers.faults({name: {"torch.ao": {"failed": "of no interest"}}}) == []
 
 
+def test_ours_is_exact_on_every_line_of_the_committed_results() -> None:
+    rows = json.loads(peers.RESULTS.read_text())["rows"]
+    assert set(rows) == set(LINES)
+    assert all(OURS in row for row in rows.values())
+    assert peers.faults(rows) == []
+
+
 def test_what_others_make_of_it() -> None:
     """Figures of their own packages: wrong by tens of percent, nothing removed, or their own exception."""
     found = facts_of("torch-pruning", PADDED)
@@ -111,7 +118,7 @@ def test_rows_of_zeros_are_told_from_rows_that_sum_to_zero() -> None:
     with torch.no_grad():
         for tensor in lstm.parameters():
             tensor[[1, 4, 7, 10]] = 0
-        lstm.weight_ih_l0[2] = 0  # one gate of another unit
+            tensor[2] = 0  # one gate of another unit
     assert zero_rows(lstm) == [1]
 
 
@@ -133,6 +140,20 @@ def test_a_cell_says_what_was_measured(change: dict[str, Any], short: str) -> No
     facts = {"versions": {OURS: "1", "torch.ao": "2"}, "machine": "here", "rows": {"a": {OURS: facts}}}
     assert f"| a | 9 | {short} |  |" in peers_table.table(facts)
     assert "torch.ao's pruner 2 |" in peers_table.page_table(facts)
+
+
+@pytest.mark.slow
+def test_every_cell_has_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "peers.json"
+    sides = ["--sides", OURS, "torch-pruning"]
+    monkeypatch.setattr(sys, "argv", ["peers", "LSTM", *sides, "--output", str(output)])
+    assert peers.main() == 0
+    row = json.loads(output.read_text())["rows"]["LSTM"]
+    assert row[OURS]["alike"]["fault"] == row[OURS]["elsewhere"]["fault"] == ""
+    assert row["torch-pruning"]["failed"].startswith("IndexError: ")
+    monkeypatch.setattr(sys, "argv", ["peers", "LSTM", *sides[:2], "--limit", "0.01", "--output", str(output)])
+    assert peers.main() == 1
+    assert json.loads(output.read_text())["rows"]["LSTM"][OURS]["failed"] == "killed after 0 s"
 
 
 def in_place(work: Any, names: Sequence[str], **_: Any) -> Iterator[tuple[str, dict[str, Any]]]:
