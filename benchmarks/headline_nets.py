@@ -117,7 +117,7 @@ def _llama(sizes: Sizes) -> nn.Module:
 
 LISTED = (
     Net("ResNet-18", partial(_torchvision, "resnet18"), image),
-    Net("ResNet-18, inside its blocks", partial(_torchvision, "resnet18"), image, inside_blocks),
+    Net("ResNet-18, inner channels only", partial(_torchvision, "resnet18"), image, inside_blocks),
     Net("ResNet-50", partial(_torchvision, "resnet50"), image),
     Net("MobileNet v2", partial(_torchvision, "mobilenet_v2"), image),
     Net("EfficientNet-B0", partial(_torchvision, "efficientnet_b0"), image),

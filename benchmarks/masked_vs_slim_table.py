@@ -52,8 +52,9 @@ def _caption(rows: Facts) -> str:
     """What is timed against what."""
     rounded = " or ".join(str(multiple) for multiple in dict.fromkeys(row["round_to"] for row in rows.values()))
     return (
-        f"Half the channels of every group zeroed, widths rounded to {rounded}: times by which the slim net is faster "
-        "than the masked one (zeros baked in), in the same runtime, on one thread, interleaved:"
+        f"Half the channels of every group zeroed (where a name does not say otherwise), widths rounded to {rounded}: "
+        "times by which the slim net is faster than the masked one (zeros baked in), in the same runtime, on one "
+        "thread, interleaved:"
     )
 
 
