@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 import benchmarks.torchvision_cpu  # noqa: F401 (transformers looks for torchvision)
 import surgery
+from surgery.checkpoints import describe
 from surgery.errors import InputError
 
 transformers = pytest.importorskip("transformers")
@@ -236,3 +237,22 @@ def test_a_second_round_names_the_first(tmp_path: Path) -> None:
     assert_close(answers(again), answers(second.model), rtol=0, atol=1e-6)
     with pytest.raises(InputError, match=r"two does not fit the model: .*\[48"):
         surgery.load(tmp_path / "two", bert)
+
+
+def test_a_plain_directory_is_not_nearly_the_same(tmp_path: Path) -> None:
+    """One eps for all norms: those that lost channels have another now, those that did not need the old one."""
+    torch.manual_seed(0)
+    model = llama(rms_norm_eps=1e-4)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, :8] = 0
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[:8] = 0
+            layer.mlp.down_proj.weight[:8] = 0
+    cut = surgery.shrink(model, (), INPUTS, uniform=True)
+    surgery.save(cut, tmp_path / "slim")
+    assert json.loads((tmp_path / "slim" / "config.json").read_text())["hidden_size"] == 40
+    for layer in cut.model.model.layers:
+        layer.input_layernorm.variance_epsilon *= 1.01  # what no config can say
+    surgery.save(cut, tmp_path / "other")
+    assert not (tmp_path / "other" / "config.json").exists()
+    assert describe(tmp_path / "other").manifest.transformers == "source"
