@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from torch.testing import assert_close
 import benchmarks.torchvision_cpu  # noqa: F401 (transformers looks for torchvision)
 import surgery
 from surgery.checkpoints import describe
+from surgery.checkpoints.directories import sha256
+from surgery.checkpoints.manifest import digested
 from surgery.errors import InputError
+from tests.checkpoints.test_refusals import Bomb
 
 transformers = pytest.importorskip("transformers")
 
@@ -256,3 +260,40 @@ def test_a_plain_directory_is_not_nearly_the_same(tmp_path: Path) -> None:
     surgery.save(cut, tmp_path / "other")
     assert not (tmp_path / "other" / "config.json").exists()
     assert describe(tmp_path / "other").manifest.transformers == "source"
+
+
+def test_a_hostile_plain_directory_runs_nothing(tmp_path: Path) -> None:
+    """Somebody who can write all its files, hashes included, gets no code to run and no class of his."""
+    slim, mark = tmp_path / "slim", tmp_path / "mark"
+    surgery.save(shrunk(bert(), uniform=True), slim)
+    manifest, weights = slim / "surgery.json", slim / "model.safetensors"
+    whole = {path: path.read_bytes() for path in (manifest, weights, slim / "config.json")}
+
+    def rewritten(files: dict[str, bytes], **changed: Any) -> None:
+        for path, content in whole.items():
+            path.write_bytes(content)
+        for name, content in files.items():
+            (slim / name).write_bytes(content)
+        data = json.loads(manifest.read_text()) | changed
+        data["files"] |= {name: sha256(slim / name) for name in files}
+        manifest.write_bytes(digested(json.dumps(data).encode()))
+
+    bomb = io.BytesIO()
+    torch.save({"embeddings.word_embeddings.weight": Bomb(mark)}, bomb)
+    rewritten({"pytorch_model.bin": bomb.getvalue()}, weights_sha256="")
+    weights.unlink()
+    with pytest.raises(InputError, match="cannot be built"):
+        surgery.load(slim)
+    (slim / "pytorch_model.bin").unlink()
+
+    config = json.loads(whole[slim / "config.json"])
+    code = json.dumps(config | {"auto_map": {"AutoModel": "evil.Model"}}).encode()
+    rewritten({"config.json": code, "evil.py": f"open({str(mark)!r}, 'w')".encode()})
+    with pytest.raises(InputError, match="holds Python code of its own"):
+        surgery.load(slim)
+    (slim / "evil.py").unlink()
+
+    rewritten({"config.json": json.dumps(config | {"vocab_size": 10**13}).encode()})
+    with pytest.raises(InputError, match=r"cannot be built|lack"):
+        surgery.load(slim)
+    assert not mark.exists()
