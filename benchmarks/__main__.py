@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks import analyzer, masked_vs_slim, widths
+import sys
+
+from benchmarks import analyzer, masked_vs_slim, quantized, widths
 
 if __name__ == "__main__":
-    masked_vs_slim.main()
+    failed = masked_vs_slim.main()
     analyzer.main()
     widths.main()
+    quantized.main()
+    sys.exit(failed)

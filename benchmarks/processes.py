@@ -33,7 +33,9 @@ def _work(work: Work, name: str, pipe: Connection) -> None:
     pipe.close()
 
 
-def finished(work: Work, names: Sequence[str], *, jobs: int, limit_s: float) -> Iterator[tuple[str, dict[str, Any]]]:
+def finished(
+    work: Work, names: Sequence[str], *, jobs: int, limit_s: float, preloaded: Sequence[str] = PRELOADED
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """`work(name)` for every name, each in its own process, `jobs` at a time: `(name, all its facts)` as they end.
 
     A process that crashes or is killed leaves the facts it had, and why under `failed`.
@@ -43,9 +45,10 @@ def finished(work: Work, names: Sequence[str], *, jobs: int, limit_s: float) -> 
         names: What to call it with.
         jobs: How many at the same time.
         limit_s: Wall time for each.
+        preloaded: Modules that the process they are forked from imports once.
     """
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    context.set_forkserver_preload(list(preloaded))
     waiting, running = list(names), list[_Running]()
     try:
         while waiting or running:

@@ -8,8 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import analyzer, analyzer_table, large, masked_vs_slim, widths, widths_table, zoo, zoo_table
-from surgery import Benchmark
+from benchmarks import (
+    analyzer,
+    analyzer_table,
+    large,
+    masked_vs_slim,
+    masked_vs_slim_table,
+    peers,
+    peers_table,
+    quantized,
+    widths,
+    widths_table,
+    zoo,
+    zoo_table,
+)
 
 README = Path(__file__).parent.parent / "README.md"
 PAGE = Path(__file__).parent / "README.md"
@@ -53,41 +65,15 @@ class Section:
         return f"{before}{begin}\n{self.text()}\n{end}{after}"
 
 
-def table(facts: dict[str, Any]) -> str:
-    """Masked against slim, as markdown."""
-    timed = Benchmark.from_json(json.dumps(facts["benchmark"]))
-    machine = timed.machine
-    params, macs = facts["params"], facts["macs"]
-    summary = (
-        f"Half the channels of every group of a {facts['net']} (224 x 224, widths rounded to {facts['round_to']}): "
-        f"{params[0] / 1e6:.1f} M to {params[1] / 1e6:.1f} M parameters, {macs[0] / macs[1]:.2f} times fewer MACs, "
-        f"relative error {facts['relative_error_float64']:.0e} in float64. Masked (zeros baked in) against slim, one "
-        "thread:"
-    )
-    lines = [
-        summary,
-        "",
-        "| runtime | batch | masked, median | slim, median | times faster (95 % interval) |",
-        "|---|---|---|---|---|",
-    ]
-    for cell in timed.cells:
-        ratio = timed.ratio_in(cell, "masked", "slim")
-        masked, slim = (cell.row(name).summary().p50_ms for name in ("masked", "slim"))
-        lines.append(
-            f"| {cell.runtime} | {cell.batch} | {masked:.1f} ms | {slim:.1f} ms "
-            f"| {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) |"
-        )
-    source = "raw samples in `benchmarks/results/`, written by `make bench`. CUDA was not measured."
-    lines += ["", f"Measured on {machine}; {source}"]
-    return "\n".join(lines)
-
-
 SECTIONS = (
-    Section("results", masked_vs_slim.RESULTS, table),
+    Section("results", masked_vs_slim.RESULTS, masked_vs_slim_table.table),
     Section("analyzer", analyzer.RESULTS, analyzer_table.table),
     Section("large", large.RESULTS, large.table),
+    Section("quantized", quantized.RESULTS, quantized.table),
     Section("widths", widths.RESULTS, widths_table.table),
     Section("architectures", zoo.RESULTS, zoo_table.summary),
+    Section("peers", peers.RESULTS, peers_table.table),
+    Section("removers", peers.RESULTS, peers_table.page_table, PAGE),
     Section("zoo", zoo.RESULTS, zoo_table.table, PAGE),
     Section("preparations", zoo.RESULTS, zoo_table.preparations, PAGE),
 )

@@ -14,7 +14,6 @@ of its own; results are written after each.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -27,6 +26,7 @@ import torch
 
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.families import BY_NAME
+from benchmarks.keeping import keep, kept
 from benchmarks.processes import finished
 from benchmarks.zoo_peer import PACKAGE
 from benchmarks.zoo_row import PARTS, one_part
@@ -74,7 +74,7 @@ def main() -> int:
     if unknown := [name for name in options.names if name not in ARCHITECTURES]:
         parser.error(f"no architecture {unknown[0]!r}; there are {', '.join(ARCHITECTURES)}")
     os.environ["OMP_NUM_THREADS"] = "1"
-    rows: dict[str, Any] = json.loads(options.output.read_text())["rows"] if options.output.is_file() else {}
+    rows: dict[str, Any] = kept(options.output).get("rows", {})
     failed = False
     for part in options.parts:
         names, limit_s = wanted(options, part, rows), options.limit or LIMITS_S[part]
@@ -91,10 +91,7 @@ def written(output: Path, rows: Mapping[str, Any]) -> None:
     """Write the rows in the order of the list."""
     ordered = {name: rows[name] for name in ARCHITECTURES if name in rows}
     facts = {"torch": torch.__version__, "python": platform.python_version(), "peer": PACKAGE, "rows": ordered}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = output.with_suffix(".part")
-    partial_file.write_text(json.dumps(facts, indent=1) + "\n")
-    partial_file.replace(output)
+    keep(output, facts)
 
 
 if __name__ == "__main__":

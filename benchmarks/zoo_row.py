@@ -39,7 +39,7 @@ from tests.exactness import Distance
 EXPORTS = {"onnx": "slim.onnx", "torchscript": "slim.pt"}
 FIRST, *OTHERS = PREPARATIONS
 PEER_BYTES = 12 * 2**30
-"""Address space for torch-pruning, libraries included."""
+"""Address space for another tool, libraries included: where one never ends its memory grows, too."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ def shrunk(architecture: Architecture, masked: nn.Module) -> Case:
     result = surgery.shrink(masked, example.args, example.kwargs, prove=False)
     seconds = time.perf_counter() - began
     plain = bake(masked)  # a weight that is standardised is rounded, and what is folded is of the rounded one
-    found = distance(plain, result.model, _in_float64(plain, result.plan), _trials(architecture))
+    found = distance(plain, result.model, in_float64(plain, result.plan), _trials(architecture))
     return Case(masked, result, seconds, found, faults(found))
 
 
-def _in_float64(masked: nn.Module, plan: surgery.Plan) -> nn.Module:
+def in_float64(masked: nn.Module, plan: surgery.Plan) -> nn.Module:
     """The plan on a float64 copy; where a graph was handed back, the same graph of a float64 copy.
 
     The graph is captured once more in the net's own precision: kernels that know no float64 could not be run there.
@@ -254,12 +254,12 @@ def one_part(part: str, name: str) -> Iterator[dict[str, Any]]:
     """A part of the row of an architecture by name, in a process of its own."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # what libraries say about themselves, and that TorchScript is deprecated
-    with _quiet():
+    with quiet():
         yield from PARTS[part](ARCHITECTURES[name])
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Nothing that a library prints reaches the table on stdout, nor the lines on stderr."""
     sys.stdout.flush()
     with Path(os.devnull).open("w") as nowhere:

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from surgery.inputs import Inputs
     from surgery.latency import Benchmark, Ratio, benchmark
     from surgery.plans import Plan
-    from surgery.proof.prove import Proof, verify
+    from surgery.proof.prove import Proof
+    from surgery.quantizing import Quantized, quantize
     from surgery.reporting import report
     from surgery.results import Result
     from surgery.shrinking import shrink
     from surgery.training import cut_ema_, cut_ema_state, cut_optimizer_, cut_optimizer_state
+    from surgery.verifying import verify
 
 _HOMES = {
     "surgery.aligning": ("align",),
@@ -31,11 +33,13 @@ _HOMES = {
     "surgery.inputs": ("Inputs",),
     "surgery.latency": ("Benchmark", "Ratio", "benchmark"),
     "surgery.plans": ("Plan",),
-    "surgery.proof.prove": ("Proof", "verify"),
+    "surgery.proof.prove": ("Proof",),
+    "surgery.quantizing": ("Quantized", "quantize"),
     "surgery.reporting": ("report",),
     "surgery.results": ("Result",),
     "surgery.shrinking": ("shrink",),
     "surgery.training": ("cut_ema_", "cut_ema_state", "cut_optimizer_", "cut_optimizer_state"),
+    "surgery.verifying": ("verify",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -47,6 +51,7 @@ __all__ = [
     "Parity",
     "Plan",
     "Proof",
+    "Quantized",
     "Ratio",
     "Result",
     "__version__",
@@ -60,6 +65,7 @@ __all__ = [
     "cut_optimizer_state",
     "export",
     "load",
+    "quantize",
     "report",
     "save",
     "shrink",

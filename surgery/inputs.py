@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,10 @@ from torch.utils import _pytree as pytree
 from surgery.errors import InputError
 
 Example = Tensor | tuple[Any, ...]
+
+
+OTHER_SIZES = ((32, 1.0), (0, 1.5), (0, 2.0), (0, 0.5), (-1, 1.0))
+"""What to make of a size in order to try another one: so many more, so many times; the likeliest to fit first."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,12 @@ class Inputs:
         generator = torch.Generator().manual_seed(seed)
         return self.map(lambda t: _like(t, (size, *t.shape[1:]), generator))
 
+    def with_shapes(self, shapes: Sequence[Sequence[int]], seed: int) -> Inputs:
+        """Fresh inputs of these shapes, one per tensor, in order and of the same number of dims."""
+        generator = torch.Generator().manual_seed(seed)
+        following = iter(shapes)
+        return self.map(lambda t: _like(t, tuple(next(following)), generator))
+
     def stretched(self, more: int) -> Iterator[Inputs]:
         """The same call with every dim of one size larger by so many, size by size; values are repeated."""
         for size in sorted({size for tensor in self.tensors() for size in tensor.shape if size > 1}):
@@ -98,7 +108,7 @@ class Inputs:
             {s for t in self.tensors() if t.is_floating_point() for s in t.shape[2:]}
             | {t.shape[1] for t in self.tensors() if not t.is_floating_point() and t.dim() == 2}
         )
-        for more, times in ((32, 1.0), (0, 1.5), (0, 2.0), (0, 0.5), (-1, 1.0)):
+        for more, times in OTHER_SIZES:
             sizes = {s: int(s * times) + more for s in old if s > 1}
             if not sizes or min(sizes.values()) < 1:
                 continue

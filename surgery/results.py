@@ -11,6 +11,7 @@ from surgery.deciding.cuts import Rewrite
 from surgery.inputs import Inputs
 from surgery.plans import Plan
 from surgery.proof.prove import Proof
+from surgery.sources.configs import Configured
 
 GROUPS_SHOWN = 12
 
@@ -28,6 +29,7 @@ class Result:
         macs_before, macs_after: Multiply-accumulates of one call on the example inputs.
         notes: What else the reader should know.
         inputs: The example inputs.
+        configured: The class and config of a model of transformers before the cut; None for other models.
         source_sha256: The hash of the weights that were cut, masks applied: of every tensor's name, type, shape, bytes.
     """
 
@@ -40,6 +42,7 @@ class Result:
     macs_after: int
     notes: tuple[str, ...] = ()
     inputs: Inputs | None = None
+    configured: Configured | None = None
     source_sha256: str = ""
 
     @property

@@ -35,6 +35,7 @@ from surgery.proof.cost import cost, size_bytes
 from surgery.proof.prove import FLOAT64_LIMIT_BYTES, Proof
 from surgery.proof.prove import prove as compare
 from surgery.results import Result
+from surgery.sources.configs import Configured
 from surgery.tensors import sha256_of
 from surgery.uniform import uniform_widths
 
@@ -154,6 +155,7 @@ def carried_out(
             macs_after=after.macs,
             notes=tuple(said),
             inputs=study.inputs,
+            configured=Configured.of(study.model),
             source_sha256=hashed,
         )
 

@@ -13,8 +13,11 @@ from surgery.deciding.cuts import Cuts
 from surgery.deciding.widths import Widths, same_part
 from surgery.inputs import Inputs
 from surgery.plans import Plan
-from surgery.proof.prove import prove
+from surgery.proof.prove import verify
 from surgery.sources.configs import Configured, Key, quiet
+
+EXACT, ROUNDING = 1e-9, 1e-6
+"""How far two models of the same weights may differ in float64, and in their own precision where that is all."""
 
 
 def uniform_widths(
@@ -35,6 +38,7 @@ def uniform_widths(
     configured = Configured.of(model)
     if configured is None:
         return Widths(round_to, same_part)
+    configured = configured.spoken()
     without: set[Key] = set()
     while True:
         widths = Widths(round_to, configured.rule(without))
@@ -57,9 +61,18 @@ def plain_config(configured: Configured, slim: nn.Module, cuts: Cuts, inputs: In
             made = plain_model(configured.with_(config), slim)
         except Exception:  # the class refuses it after all, in words of its own
             continue
-        if prove(slim, made, inputs).passed:
+        if same(slim, made, inputs):
             return config
     return None
+
+
+def same(slim: nn.Module, plain: nn.Module, inputs: Inputs) -> bool:
+    """Whether two models of the same weights are one function: no rounding of parameters excuses a difference."""
+    proof = verify(slim, plain, inputs.args, inputs.kwargs)
+    wide, own = proof.max_rel_error_float64, proof.max_rel_error
+    if wide is not None:
+        return proof.passed and wide <= EXACT
+    return proof.passed and own is not None and own <= ROUNDING  # not every model runs in float64
 
 
 def plain_model(configured: Configured, slim: nn.Module) -> nn.Module:

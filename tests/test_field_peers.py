@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import surgery
+from benchmarks import peers_lines
+from benchmarks.judging import over_largest
+from benchmarks.peers_lines import DEAD
+from surgery.inputs import Inputs
 from tests import nets
 from tests.exactness import assert_exact, fingerprint, parameters, shrunk
 
-DEAD = [1, 3, 4, 6]
 TOKENS = ((1, 0), (3, 0))
 """Batches to try where there is no space to grow in."""
 
@@ -22,23 +25,13 @@ TOKENS = ((1, 0), (3, 0))
 def largest_difference(masked: nn.Module, slim: nn.Module, size: int) -> float:
     """max|slim - masked| / max|masked| in float32: the figure that the other tools were measured by."""
     x = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(11))
-    with torch.no_grad():
-        a, b = masked(x), slim(x)
-    return float((a - b).abs().max() / a.abs().max())
-
-
-def sign_(tensor: Tensor | None, positions: list[int], sign: float) -> None:
-    """Give entries a sign: a negative constant dies in the ReLU, a positive one travels on."""
-    assert tensor is not None
-    with torch.no_grad():
-        tensor[positions] = sign * (tensor[positions].abs() + 0.1)
+    return over_largest(masked, slim, [Inputs.of(x)])
 
 
 @pytest.mark.parametrize(("sign", "after"), [(-1.0, 573), (1.0, 573 + 100)], ids=["constants of 0", "carrier"])
 def test_padded_convolutions_with_bias(sign: float, after: int) -> None:
     """973 -> 573, and one carrier (100 parameters) where the dead still say something; others: 2613, or 3.0e-1."""
-    net = nets.zero_rows_(nets.lively(nets.PaddedPair()), conv1=DEAD)
-    sign_(net.conv1.bias, DEAD, sign)
+    net = peers_lines.padded(sign)
     assert parameters(net) == 973
     result = shrunk(net, nets.image())
     assert (result.params_before, result.params_after, parameters(result.model)) == (973, after, after)
@@ -52,10 +45,7 @@ def test_padded_convolutions_with_bias(sign: float, after: int) -> None:
 @pytest.mark.parametrize(("sign", "after"), [(-1.0, 465), (1.0, 465 + 101)], ids=["constants of 0", "carrier"])
 def test_convolutions_with_batch_norm(sign: float, after: int) -> None:
     """869 -> 465, and one carrier (101 parameters) at most; others: 2493, or 2.2e-2."""
-    net = nets.zero_rows_(nets.lively(nets.NormPair()), conv1=DEAD)
-    with torch.no_grad():  # a zeroed channel leaves shift - mean * gain / sqrt(variance + eps)
-        norm = net.norm1
-        norm.bias[DEAD] = sign * 0.7 + (norm.running_mean * norm.weight * (norm.running_var + norm.eps).rsqrt())[DEAD]
+    net = peers_lines.normed(sign)
     assert parameters(net) == 869
     result = shrunk(net, nets.image())
     assert parameters(result.model) == after
@@ -66,17 +56,7 @@ def test_convolutions_with_batch_norm(sign: float, after: int) -> None:
 
 def test_residual_net_with_masks_made_layer_by_layer() -> None:
     """Exact, and what the layers disagree about is explained; others: 3.3e-1, 4.0e-1."""
-    net = nets.zero_rows_(
-        nets.lively(nets.Residual()),
-        stem=[0, 2, 3, 4, 5, 6],
-        a2=[0, 1, 2, 3, 4, 5],
-        b2=[0, 1, 2, 6, 7, 8],
-        a1=[1, 2, 3, 4, 5],
-        b1=[0, 3, 4, 5, 6, 7, 9],
-    )
-    for conv, dead in ((net.stem, [0, 2]), (net.a2, [0, 2]), (net.b2, [0, 2])):
-        sign_(conv.bias, dead, -1.0)  # what is dead everywhere adds up to a negative constant
-    sign_(net.a1.bias, [1, 2, 3, 4, 5], -1.0)
+    net = peers_lines.residual()
     result = shrunk(net, nets.image())
     stream, inner_a, inner_b = (group for group in result.plan.groups if group.channels in (12, 10, 14))
     # 0 and 2 are zeroed in all three layers that write the stream. Others are constant where it is padded, and stay
@@ -95,12 +75,9 @@ def test_residual_net_with_masks_made_layer_by_layer() -> None:
 
 def test_a_live_filter_whose_weights_sum_to_zero_is_untouched() -> None:
     """Tests for zero are `all == 0`, never a sum; others: 6.5e-1."""
-    net = nets.lively(nets.PaddedPair())
-    with torch.no_grad():
-        net.conv1.weight[2] = torch.tensor([1.0, -1.0, 0.0] * 9).reshape(3, 3, 3)
-        net.conv2.weight[:, 5] = torch.tensor([1.0, 0.0, -1.0] * 3).reshape(3, 3)
-        assert net.conv1.weight[2].sum() == 0
-        assert not net.conv2.weight[:, 5].sum((1, 2)).any()
+    net = peers_lines.summed()
+    assert net.conv1.weight[2].sum() == 0
+    assert not net.conv2.weight[:, 5].sum((1, 2)).any()
     result = shrunk(net, nets.image())
     assert result.plan.empty
     assert parameters(result.model) == 973
@@ -108,7 +85,7 @@ def test_a_live_filter_whose_weights_sum_to_zero_is_untouched() -> None:
 
 def test_mlp_with_gelu() -> None:
     """8 of 16 hidden units go, 8 + 5 parameters each, and their GELU(bias) into the next bias; others: 8.8e-1."""
-    net = nets.zero_rows_(nets.lively(nets.mlp()), **{"0": range(8)})
+    net = peers_lines.gelu()
     result = shrunk(net, torch.randn(2, 7), shapes=TOKENS)
     assert parameters(result.model) == 213 - 8 * 13
     assert len(result.plan.folds) == 1
@@ -117,12 +94,8 @@ def test_mlp_with_gelu() -> None:
 @pytest.mark.parametrize("bias", [False, True], ids=["a bias is made", "a bias is there"])
 def test_depthwise_block(bias: bool) -> None:
     """253 -> 157 (and 8 for the bias that takes up what the removed channels said); others: 2261, or 7.7e-2."""
-    net = nets.zero_rows_(nets.lively(nets.Depthwise()), expand=DEAD, depthwise=DEAD)
-    before = 253
-    if bias:
-        net.project.bias = nn.Parameter(torch.randn(8))
-        before += 8
-    sign_(net.norm2.bias, DEAD, 1.0)
+    net = peers_lines.depthwise(bias)
+    before = 253 + 8 * bias
     result = shrunk(net, nets.image())
     assert parameters(net) == before
     assert parameters(result.model) == 157 + 8
@@ -147,8 +120,7 @@ def test_depthwise_block_whose_depthwise_weights_live() -> None:
 
 def test_channels_of_which_only_the_readers_columns_are_zero() -> None:
     """Nobody looks at them, whatever they hold; not seen by any other tool."""
-    net = nets.lively(nets.PaddedPair())
-    nets.zero_(net.conv2.weight, DEAD, dim=1)
+    net = peers_lines.columns()
     result = shrunk(net, nets.image())
     assert parameters(result.model) == 573
     assert not result.plan.carries
@@ -170,9 +142,7 @@ def test_channels_that_only_dead_channels_read() -> None:
 
 def test_dead_dims_in_a_layer_norm_stream_are_pinned_with_the_reason() -> None:
     """LayerNorm averages over them: they stay, explained; the inner width goes. Others: 3.0e-1."""
-    net = nets.zero_rows_(nets.lively(nets.Stream()), embed=[0, 1, 2], down=[0, 1, 2], up=range(10))
-    with torch.no_grad():
-        net.embed.bias[:3] = net.down.bias[:3] = 0
+    net = peers_lines.layer_norm()
     result = shrunk(net, torch.randn(2, 3, 6), shapes=TOKENS)
     assert parameters(net) == 696
     assert parameters(result.model) == 696 - 10 * (12 + 1 + 12)
@@ -184,9 +154,7 @@ def test_dead_dims_in_a_layer_norm_stream_are_pinned_with_the_reason() -> None:
 @pytest.mark.parametrize("padding", [0, 1])
 def test_grouped_convolution_with_dead_channels_in_different_places_of_each_group(padding: int) -> None:
     """Each conv group keeps its own positions, inputs and outputs; others: 2.8e-1 to 4.7e-1, or a crash."""
-    net = nets.zero_rows_(nets.lively(nets.Grouped(padding)), before=[0, 1, 5, 6, 8, 11], grouped=[0, 2, 6, 8, 13, 14])
-    if padding:
-        sign_(net.before.bias, [0, 1, 5, 6, 8, 11], -1.0)
+    net = peers_lines.grouped(padding)
     result = shrunk(net, nets.image())
     # 12 -> 6 inputs, 15 -> 9 outputs: two of 4 and three of 5 a group
     assert parameters(result.model) == (6 * 3 + 6) + (9 * 2 * 9 + 9) + (4 * 9 + 4)
@@ -198,26 +166,9 @@ def test_grouped_convolution_with_dead_channels_in_different_places_of_each_grou
         assert torch.equal(grouped.weight[3 * g : 3 * g + 3], net.grouped.weight[rows[g]][:, kept[g]])
 
 
-class Recurrent(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Linear(5, 8)
-        self.lstm = nn.LSTM(8, 6, batch_first=True)
-        self.up = nn.Linear(6, 10)
-        self.head = nn.Linear(10, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.lstm(self.inner(x).relu())[0]
-        return self.head(self.up(hidden).relu())  # type: ignore[no-any-return]
-
-
 def test_lstm() -> None:
     """Dead hidden units, dead inputs, dead readers; others crash."""
-    net = nets.lively(Recurrent())
-    nets.zero_rows_(net, inner=[0, 1, 2], up=[0, 3, 4])
-    with torch.no_grad():
-        for tensor in net.lstm.parameters():
-            tensor[[6 * gate + unit for gate in range(4) for unit in (1, 4)]] = 0
+    net = peers_lines.lstm()
     result = shrunk(net, torch.randn(2, 7, 5), shapes=TOKENS)
     slim = result.model
     assert (slim.inner.out_features, slim.lstm.input_size, slim.lstm.hidden_size) == (5, 5, 4)

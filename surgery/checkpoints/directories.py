@@ -210,9 +210,12 @@ def _inside(directory: Path) -> set[str]:
 
 
 def _remove(directory: Path, names: frozenset[str]) -> None:
-    """Delete our files and the directories that they leave empty; what else is there stays."""
+    """Delete our files and the directories that they leave empty; what else is there stays.
+
+    The list of them goes last: who is killed half-way leaves what the next one knows to delete.
+    """
     with suppress(OSError):
-        for name in names:
+        for name in sorted(names, key=lambda name: name == MANIFEST):
             (directory / name).unlink(missing_ok=True)
         inner = {parent for name in names for parent in (directory / name).parents if directory in parent.parents}
         for parent in sorted(inner, key=lambda path: -len(path.parts)):

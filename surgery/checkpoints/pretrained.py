@@ -7,33 +7,25 @@ import json
 from pathlib import Path
 
 from surgery.errors import SurgeryError
-from surgery.proof.prove import prove
 from surgery.results import Result
 from surgery.sources.configs import Configured, quiet
 from surgery.sources.libraries import from_transformers
-from surgery.uniform import plain_config, plain_model
+from surgery.uniform import plain_config, plain_model, same
 
 SOURCE = "source"
 """The directory inside a slim one that holds the config of the model before the cut."""
 
 
-def configured_before(result: Result, source: str | None) -> Configured | None:
+def configured_before(result: Result) -> Configured | None:
     """The model's class and its config before the cut; None for one that is not of transformers, has its own code, or
     was cut before, so that no config made it.
-
-    A captured graph does not know what it was made of: then the directory says it that it came from.
     """
-    found = Configured.of(result.model)
-    directory = Path(source or "")
-    if found is None and source is not None and (directory / "config.json").is_file():
-        try:
-            found = Configured.of(from_transformers(directory, weights=False)[0])
-        except SurgeryError:
-            return None
+    found = result.configured
     if found is None or not found.kind.__module__.startswith("transformers."):
         return None
     made = found.shapes()
-    return found if all(made.get(name, shape) == tuple(shape) for name, shape in result.plan.shapes.items()) else None
+    fits = all(made.get(name, shape) == tuple(shape) for name, shape in result.plan.shapes.items())
+    return found.spoken() if fits else None
 
 
 def save_plain(result: Result, before: Configured, place: Path) -> bool:
@@ -53,7 +45,7 @@ def save_plain(result: Result, before: Configured, place: Path) -> bool:
     try:
         with quiet():
             loaded = from_transformers(place)[0].train(result.model.training)
-        if prove(result.model, loaded, result.inputs).passed:
+        if same(result.model, loaded, result.inputs):
             return True
     except SurgeryError:
         pass

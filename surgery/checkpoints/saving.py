@@ -63,7 +63,7 @@ def save(
             "call shrink with tensors, numbers and strings only, or export the model: surgery.export",
         )
     with replaced(directory, overwrite=overwrite) as place, stage(f"writing {os.fspath(directory)}"):
-        before = configured_before(result, source)
+        before = configured_before(result)
         if source is not None and (Path(source) / "config.json").is_file():
             copy_companions(Path(source), place)
         plain = before is not None and save_plain(result, before, place)

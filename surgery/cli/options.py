@@ -26,7 +26,12 @@ Checkpoint = Annotated[
     typer.Option(help="Weights for MODEL: .safetensors, .pt, .pth, .bin or .ckpt; nothing in it is executed."),
 ]
 StripPrefix = Annotated[str, typer.Option(metavar="PREFIX", help="Taken off every name in the checkpoint.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Allow the Python code inside a transformers directory to run.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Allow the code inside a transformers directory, or in a .pt or .pt2 file to verify, to run."
+    ),
+]
 Factory = Annotated[
     str | None,
     typer.Option(

@@ -13,6 +13,12 @@ FLAGS = {
     "prove=False": "--no-prove",
     "agreement='any'": "--agreement any",
     "dynamic_shapes={}": "--static",
+    "dynamic_shapes": "--dynamic",
+    "trust=True": "--trust",
+    "pass data= or example_inputs=": "pass --data or --input",
+    "pass data=": "pass --data",
+    "method='dynamic'": "--method dynamic",
+    "min_cosine=": "--min-cosine ",
 }
 """How the command line writes what the package's own sentences say in Python."""
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from surgery.results import Result
 
 
-FORMATS = "onnx or torchscript"
+FORMATS = "onnx, torchscript, pt2 or aoti"
 
 
 def shrink(

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from surgery.cli.models import inputs_of, opened
 from surgery.cli.options import MODEL_HELP, Checkpoint, Factory, Inputs, Json, StripPrefix, Traceback, Trust
 from surgery.cli.outcome import Outcome
+from surgery.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FILES = (".onnx", ".pt", ".pt2")
+"""How the name of an exported file ends."""
+
+VERIFIED_HELP = MODEL_HELP.removesuffix(".") + ", or an exported file: .onnx, .pt, .pt2, .aoti.pt2."
 
 
 def verify(
-    a: Annotated[str, typer.Argument(metavar="A", help=f"The model before: {MODEL_HELP}", show_default=False)],
+    a: Annotated[str, typer.Argument(metavar="A", help=f"The model before: {VERIFIED_HELP}", show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", help="The model after, in the same forms.", show_default=False)],
     inputs: Inputs,
     checkpoint: Checkpoint = None,
@@ -25,10 +34,16 @@ def verify(
     traceback: Traceback = False,
 ) -> Outcome:
     """Judge whether B computes what A does, whoever made it. Exit code 1 if it does not."""
-    from surgery.proof.prove import verify as judge
+    from surgery.verifying import verify as judge
 
     args, kwargs = inputs_of(inputs)
-    first = opened(a, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, factory=factory)
-    second = opened(b, checkpoint=checkpoint_b, strip_prefix=strip_prefix, trust=trust, factory=factory)
-    proof = judge(first.model, second.model, args, kwargs)
+
+    def side(word: str, weights: Path | None) -> nn.Module | Path:
+        if word.lower().endswith(FILES) and not Path(word).is_dir():
+            if weights is not None:
+                raise InputError(f"{word!r} is an exported file, which has its own weights", "leave the checkpoint out")
+            return Path(word)
+        return opened(word, checkpoint=weights, strip_prefix=strip_prefix, trust=trust, factory=factory).model
+
+    proof = judge(side(a, checkpoint), side(b, checkpoint_b), args, kwargs, trust=trust)
     return Outcome(str(proof), {"command": "verify", "a": a, "b": b, "proof": proof}, 0 if proof.passed else 1)

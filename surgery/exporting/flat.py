@@ -39,7 +39,7 @@ class FlatModel(nn.Module):
         positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self.input_paths = _input_paths(model, inputs)
-        self.input_names = _unique([_identifier(path) for path in self.input_paths])
+        self.input_names = input_names(model, inputs)
         self.output_names: list[str] = []
         self.left_out: list[str] = []
 
@@ -57,6 +57,11 @@ class FlatModel(nn.Module):
         forward.__signature__ = signature  # type: ignore[attr-defined]
         self.forward = forward
         self.train(model.training)
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words: the model's class."""
+        return type(self.model).__name__
 
     def learn_outputs_(self, output: Any) -> None:
         """Name the output tensors from what the model itself returned.
@@ -87,6 +92,20 @@ class FlatModel(nn.Module):
         with KeptState(self.model):
             output = self(*[tensor.clone() for tensor in tensors])
         return [t.detach().clone() for t in ([output] if isinstance(output, Tensor) else output)]
+
+
+def input_names(model: nn.Module | None, inputs: Inputs) -> list[str]:
+    """One name per input tensor: `x`, `states_0`; without a model `""` for those that have only a position."""
+    if model is not None:
+        return _unique([_identifier(path) for path in _input_paths(model, inputs)])
+    positional = len(Inputs(inputs.args, {}).tensors())
+    keywords = [
+        _identifier((name, *(_key(key) for key in keys)))
+        for name, value in inputs.kwargs.items()
+        for keys, leaf in pytree.tree_flatten_with_path(value)[0]
+        if isinstance(leaf, Tensor)
+    ]
+    return [""] * positional + _unique(keywords)
 
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from surgery.errors import InputError
-from surgery.exporting.program import KNOWN, Program, capture
+from surgery.exporting.attention import attention
+from surgery.exporting.program import KNOWN, Program, capture, free_dims
+from surgery.exporting.promoting import promote_
 from surgery.exporting.quiet import without, without_logs
-from surgery.exporting.target import Runner, Source, Target, Written, first_line
+from surgery.exporting.shapes import symbol
+from surgery.exporting.target import Loaded, Source, Target, Written, first_line
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -37,6 +40,7 @@ def write(source: Source, path: Path) -> Written:
     if any(tensor.is_complex() for tensor in source.inputs.tensors()):
         raise InputError("ONNX has no complex inputs", "take real and imaginary parts as two inputs of the model")
     program = capture(source)
+    promote_(program.exported)
     model = _translate(source, program)
     ClearMetadataAndDocStringPass()(model)
     model.metadata_props["surgery"] = json.dumps(dict(source.provenance))
@@ -51,10 +55,10 @@ def write(source: Source, path: Path) -> Written:
         notes.append(
             f"the model changes its buffer {source.changed_buffers[0]!r} in forward; the file starts every run anew"
         )
-    names = {value.name: value.shape for value in model.graph.inputs}
+    in_file = {value.name: value.shape for value in model.graph.inputs}
     dynamic = [
-        frozenset(dim for dim, size in enumerate(names.get(name) or ()) if not isinstance(size, int))
-        for name in source.model.input_names
+        {dim: size for dim, size in free.items() if not (shape := in_file.get(name)) or not isinstance(shape[dim], int)}
+        for name, free in zip(source.model.input_names, free_dims(program.exported, program.shapes), strict=True)
     ]
     return Written(tuple(dynamic), model.opset_imports[""], tuple(notes))
 
@@ -71,6 +75,7 @@ def _translate(source: Source, program: Program) -> onnx_ir.Model:
                 input_names=source.model.input_names,
                 output_names=source.model.output_names,
                 dynamic_shapes=program.shapes if any(program.shapes) else None,
+                custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: attention},
             )
     except Exception as error:
         cause: BaseException = error
@@ -82,7 +87,7 @@ def _translate(source: Source, program: Program) -> onnx_ir.Model:
     return translated.model
 
 
-def load(path: Path, input_names: Sequence[str]) -> Runner:
+def load(path: Path) -> Loaded:
     """Open the file in ONNX Runtime on the CPU, with one thread between operators.
 
     Raises:
@@ -98,15 +103,47 @@ def load(path: Path, input_names: Sequence[str]) -> Runner:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise InputError(f"ONNX Runtime cannot load this model on the CPU: {_plain(error)}", way_out) from error
-    wanted = [value.name for value in session.get_inputs()]
+    inputs = session.get_inputs()
+    dynamic = tuple(
+        {
+            dim: symbol(str(size or f"{value.name} {dim}"))
+            for dim, size in enumerate(value.shape)
+            if type(size) is not int
+        }
+        for value in inputs
+    )
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
         if odd := [t.dtype for t in tensors if t.dtype == torch.bfloat16]:
             raise InputError(f"ONNX Runtime takes no {odd[0]} inputs from Python", way_out)
-        feed = {name: t.detach().cpu().numpy() for name, t in zip(input_names, tensors, strict=True) if name in wanted}
+        feed = {value.name: t.detach().cpu().numpy() for value, t in zip(inputs, tensors, strict=True)}
         return [torch.from_numpy(output) for output in session.run(None, feed)]
 
-    return run
+    return Loaded(run, tuple(value.name for value in inputs), dynamic)
+
+
+def weights_beside(path: Path) -> dict[str, int]:
+    """The files that hold weights of an ONNX model, by name, with the least number of bytes of each.
+
+    Raises:
+        InputError: This is no ONNX model.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        fact = f"{str(path)!r} ({path.stat().st_size} bytes) is no ONNX model, or cut short: {first_line(error)}"
+        raise InputError(fact, "compare its size with the original's, or export the model again") from error
+    if not model.graph.node and not model.graph.output:
+        raise InputError(f"{str(path)!r} is no ONNX model: it holds no graph", "export the model again")
+    sizes: dict[str, int] = {}
+    for tensor in model.graph.initializer:
+        if onnx.external_data_helper.uses_external_data(tensor):
+            where = onnx.external_data_helper.ExternalDataInfo(tensor)
+            end = (where.offset or 0) + (where.length or 0)
+            sizes[where.location] = max(sizes.get(where.location, 0), end)
+    return sizes
 
 
 def _plain(error: Exception) -> str:

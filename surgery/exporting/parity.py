@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch import Tensor
 from surgery.errors import InputError
 from surgery.exporting.flat import FlatModel
 from surgery.exporting.result import Parity
+from surgery.exporting.sizes import SEED, FreeDims, other_batches, other_sizes
 from surgery.exporting.target import first_line
 from surgery.inputs import Inputs
 
@@ -23,9 +26,6 @@ NOISES = 4.0
 
 LOOSE = 1e-2
 """A bound above this deserves a note: the model's rounding hides smaller faults."""
-
-BATCHES = (1, 3)
-SEED = 10
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,27 @@ class Trial:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The figures, in words where the file came closest to its bound, and on which trials it broke it."""
+    """The figures, in words where the file came closest to its bound, and on which trials it broke it.
+
+    `noise` (over the spread) and `spread` are those of the output that `where` names.
+    """
 
     parity: Parity
     where: str
     broken: tuple[Trial, ...]
+    noise: float
+    spread: float
+
+
+class Subject(Protocol):
+    """What can be asked: tensors in, tensors out; `kind` says in words what it is."""
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words."""
+
+    def outputs(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Its output tensors, in order."""
 
 
 class Examiner:
@@ -62,7 +78,7 @@ class Examiner:
         InputError: The model refuses the example inputs, or answers them differently each time.
     """
 
-    def __init__(self, model: FlatModel, inputs: Inputs) -> None:
+    def __init__(self, model: Subject, inputs: Inputs) -> None:
         self.model = model
         self.inputs = inputs
         self.notes: list[str] = []
@@ -70,49 +86,35 @@ class Examiner:
         self.example = self._ask("the example inputs", inputs)
         _require_repeatable(self.example.expected, model.outputs(inputs.tensors()))
 
-    def trials(self, dynamic: Sequence[frozenset[int]]) -> Iterator[Trial]:
-        """The example, fresh inputs, and other sizes in the dims that the file says are free (per input tensor)."""
+    def trials(self, dynamic: Sequence[FreeDims]) -> Iterator[Trial]:
+        """The example, fresh inputs, and other sizes of all that the file says is free (per input tensor)."""
         yield self.example
-        yield from self._try("fresh inputs", self.inputs.fresh(SEED))
-        yield from self._try("fresh inputs", self.inputs.fresh(SEED + 1))
-        if all(0 in dims for dims in dynamic):
-            for size in BATCHES:
-                if size != self.inputs.batch and (other := self.inputs.with_batch(size, SEED + size)) is not None:
-                    yield from self._try(f"batch {size}", other)
-        if any(dims - {0} for dims in dynamic):
-            yield from self._other_size(dynamic)
-
-    def _try(self, label: str, inputs: Inputs) -> Iterator[Trial]:
-        try:
-            yield self._ask(label, inputs)
-        except InputError as error:
-            self.notes.append(f"not compared on {label}: {error.fact}")
-
-    def _other_size(self, dynamic: Sequence[frozenset[int]]) -> Iterator[Trial]:
-        """The first input of another size that changes only free dims and that the model accepts."""
-        for other in self.inputs.resized(SEED):
-            changed = [
-                {dim for dim, (old, new) in enumerate(zip(a.shape, b.shape, strict=True)) if old != new}
-                for a, b in zip(self.inputs.tensors(), other.tensors(), strict=True)
-            ]
-            if all(dims <= free for dims, free in zip(changed, dynamic, strict=True)):
-                try:
-                    trial = self._ask(f"inputs of shape {_shapes(other.tensors())}", other)
-                except InputError:
-                    continue
+        fresh = (("fresh inputs", self.inputs.fresh(SEED + i)) for i in range(2))
+        for label, inputs in (*fresh, *other_batches(self.inputs, dynamic)):
+            try:
+                yield self._ask(label, inputs)
+            except InputError as error:
+                self.notes.append(f"not compared on {label}: {error.fact}")
+        for name, candidates in other_sizes(self.inputs, dynamic):
+            if (trial := self._first_accepted(candidates)) is not None:
                 yield trial
-                return
-        self.notes.append("the file says that more dims than the batch are free; no other size could be compared")
+            else:
+                self.notes.append(f"no other size of {name} could be compared, though the file says that it is free")
+
+    def _first_accepted(self, candidates: Iterable[Inputs]) -> Trial | None:
+        """The first of `candidates` that the model takes."""
+        for other in candidates:
+            with contextlib.suppress(InputError):
+                return self._ask(f"inputs of shape {_shapes(other.tensors())}", other)
+        return None
 
     def _ask(self, label: str, inputs: Inputs) -> Trial:
         tensors = inputs.tensors()
         try:
             expected = _on_cpu(self.model.outputs(tensors))
         except Exception as error:
-            kind = type(self.model.model).__name__
-            raise InputError(
-                f"{kind} cannot run on {label}: {first_line(error)}", "pass inputs that it accepts"
-            ) from error
+            fact = f"{self.model.kind} cannot run on {label}: {first_line(error)}"
+            raise InputError(fact, "pass inputs that it accepts") from error
         exact = None
         if self._double is not None:
             exact = _on_cpu(self._double.outputs(inputs.to(torch.float64).tensors()))
@@ -121,6 +123,8 @@ class Examiner:
 
     def _in_float64(self) -> FlatModel | None:
         """A float64 copy, if the model can run as one."""
+        if not isinstance(self.model, FlatModel):
+            return None
         double = self.inputs.to(torch.float64)
         try:
             model = FlatModel(copy.deepcopy(self.model.model).double(), double)
@@ -131,13 +135,30 @@ class Examiner:
         return model
 
 
-def judge(trials: Sequence[Trial], answers: Sequence[Sequence[Tensor]], output_names: Sequence[str]) -> Verdict:
-    """Compare a file's `answers` with what the model gave, output by output, each against its own spread and noise."""
+def judge(
+    trials: Sequence[Trial],
+    answers: Sequence[Sequence[Tensor]],
+    output_names: Sequence[str],
+    *,
+    estimate_noise: bool = False,
+) -> Verdict:
+    """Compare a file's `answers` with what the model gave, output by output, each against its own spread and noise.
+
+    Args:
+        trials: What was asked, and the model's outputs.
+        answers: Per trial, the file's outputs.
+        output_names: For the words.
+        estimate_noise: Where nothing ran in float64, take the noise for 4 eps of the output's dtype times its largest
+            value; otherwise for 0.
+    """
     broken: list[Trial] = []
-    max_abs, worst = 0.0, (-1.0, 0.0, TOLERANCE, "")
+    max_abs, worst = 0.0, (-1.0, 0.0, TOLERANCE, 0.0, 1.0, "")
     for j, name in enumerate(output_names):
-        spread = _spread([trial.expected[j] for trial in trials])
-        noise = max((_error(t.expected[j], t.exact[j]) / spread for t in trials if t.exact is not None), default=0.0)
+        expected = [trial.expected[j] for trial in trials]
+        spread = _spread(expected)
+        noise = max((_rounding(t.expected[j], t.exact[j]) / spread for t in trials if t.exact is not None), default=0.0)
+        if estimate_noise and expected[0].is_floating_point():
+            noise = 4 * torch.finfo(expected[0].dtype).eps * max(_largest(t) for t in expected) / spread
         bound = max(TOLERANCE, NOISES * noise)
         for trial, answer in zip(trials, answers, strict=True):
             wrong = _wrong_kind(trial.expected, answer, j)
@@ -147,9 +168,10 @@ def judge(trials: Sequence[Trial], answers: Sequence[Sequence[Tensor]], output_n
                 broken.append(trial)
             if error / spread / bound > worst[0]:
                 where = f"output {name!r}, on {trial.label}" + (f": {wrong}" if wrong else "")
-                worst = (error / spread / bound, error / spread, bound, where)
+                worst = (error / spread / bound, error / spread, bound, noise, spread, where)
     batches = tuple(sorted({trial.batch for trial in trials if trial.batch is not None}))
-    return Verdict(Parity(max_abs, worst[1], worst[2], not broken, len(trials), batches), worst[3], tuple(broken))
+    parity = Parity(max_abs, worst[1], worst[2], not broken, len(trials), batches)
+    return Verdict(parity, worst[5], tuple(broken), worst[3], worst[4])
 
 
 def _spread(outputs: Sequence[Tensor]) -> float:
@@ -158,11 +180,13 @@ def _spread(outputs: Sequence[Tensor]) -> float:
     low, high = same[0], same[0]
     for output in same[1:]:
         low, high = torch.minimum(low, output), torch.maximum(high, output)
-    for candidate in (high - low, *(output.abs() for output in same)):
-        finite = candidate[candidate.isfinite()]
-        if finite.numel() and (largest := float(finite.max())) > 0:
-            return largest
-    return 1.0
+    return next((largest for t in (high - low, *same) if (largest := _largest(t)) > 0), 1.0)
+
+
+def _largest(tensor: Tensor) -> float:
+    """The largest finite |element|, 0 without one."""
+    finite = tensor[tensor.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
 
 
 def _error(a: Tensor, b: Tensor) -> float:
@@ -173,6 +197,11 @@ def _error(a: Tensor, b: Tensor) -> float:
     same = (a == b) | (a.isnan() & b.isnan())
     difference = torch.where(same, 0.0, (a - b).abs()).nan_to_num(nan=float("inf"), posinf=float("inf"))
     return float(difference.max()) if difference.numel() else 0.0
+
+
+def _rounding(own: Tensor, exact: Tensor) -> float:
+    """Largest difference where both are finite: what is infinite in one dtype only says nothing about rounding."""
+    return _largest(_real(own) - _real(exact))
 
 
 def _wrong_kind(expected: Sequence[Tensor], answer: Sequence[Tensor], j: int) -> str:

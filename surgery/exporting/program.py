@@ -11,7 +11,8 @@ from torch import Tensor
 
 from surgery.errors import InputError
 from surgery.exporting.quiet import without, without_logs
-from surgery.exporting.shapes import as_dims
+from surgery.exporting.shapes import as_dims, named_dims
+from surgery.exporting.sizes import FreeDims
 from surgery.exporting.state import KeptState
 from surgery.exporting.target import Source, first_line
 
@@ -86,3 +87,20 @@ def _export(
     copies = tuple(tensor.clone() for tensor in tensors)
     with KeptState(source.model), without(*KNOWN), without_logs():
         return torch.export.export(source.model, copies, dynamic_shapes=as_dims(shapes), strict=False)
+
+
+def free_dims(
+    exported: torch.export.ExportedProgram, shapes: Sequence[dict[int, Any] | None] = ()
+) -> tuple[FreeDims, ...]:
+    """Per input tensor, the dims that the captured program leaves free, each with its size as an expression.
+
+    `shapes` are the specs that it was captured with: what has one name there has one size, which the program knows as
+    a guard only.
+    """
+    values = {node.name: node.meta.get("val") for node in exported.graph.nodes if node.op == "placeholder"}
+    tensors = [values[name] for name in exported.graph_signature.user_inputs if isinstance(values.get(name), Tensor)]
+    named = [*named_dims(shapes), *({} for _ in tensors[len(shapes) :])]
+    return tuple(
+        {d: names.get(d, size.node.expr) for d, size in enumerate(t.shape) if isinstance(size, torch.SymInt)}
+        for t, names in zip(tensors, named, strict=True)
+    )

@@ -46,8 +46,9 @@ class Export:
 
     Attributes:
         path: Where it was written.
-        format: The format's name, `"onnx"` or `"torchscript"`.
+        format: The format's name, `"onnx"`, `"torchscript"`, `"pt2"` or `"aoti"`.
         size_bytes: Size of all that was written (an ONNX model above 1.8 GB has a second file beside it).
+        load_ms: What opening the file takes in its own runtime, from the page cache, libraries imported.
         opset: The ONNX opset that is in the file; None for other formats.
         parity: How well it agrees with the model.
         notes: What a reader should know, one sentence each.
@@ -56,13 +57,14 @@ class Export:
     path: Path
     format: str
     size_bytes: int
+    load_ms: float
     opset: int | None
     parity: Parity
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
         opset = "" if self.opset is None else f", opset {self.opset}"
-        lines = [f"{self.path}: {self.format}{opset}, {_readable(self.size_bytes)}; {self.parity}"]
+        lines = [f"{self.path}: {self.format}{opset}, {readable_size(self.size_bytes)}; {self.parity}"]
         if self.notes:
             lines.append("  note: " + "; ".join(self.notes))
         return "\n".join(lines)
@@ -73,7 +75,7 @@ class Export:
         return asdict(self) | {"path": str(self.path), "parity": parity, "notes": list(self.notes)}
 
 
-def _readable(size_bytes: int) -> str:
+def readable_size(size_bytes: int) -> str:
     """`size_bytes` with a decimal unit: `"44.7 MB"`."""
     size = float(size_bytes)
     for unit in ("B", "kB", "MB"):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import sympy
 import torch
+from torch import Tensor
 
 from surgery.errors import InputError
+from surgery.exporting.sizes import FreeDims
 
 
 def flat_shapes(dynamic_shapes: Any, input_paths: Sequence[tuple[str | int, ...]]) -> list[dict[int, Any] | None]:
@@ -63,6 +66,19 @@ def _misfit(path: tuple[str | int, ...]) -> InputError:
     )
 
 
+def require_dims(shapes: Sequence[dict[int, Any] | None], tensors: Sequence[Tensor], names: Sequence[str]) -> None:
+    """Refuse specs of dims that the example does not have.
+
+    Raises:
+        InputError: There is no such dim.
+    """
+    for spec, tensor, name in zip(shapes, tensors, names, strict=True):
+        for dim in spec or ():
+            if not 0 <= dim < tensor.dim():
+                fact = f"dynamic_shapes names dim {dim} of the input {name}, which has {tensor.dim()} dims"
+                raise InputError(fact, f"count from 0 to {tensor.dim() - 1}" if tensor.dim() else "leave it out")
+
+
 def as_dims(shapes: Sequence[dict[int, Any] | None]) -> tuple[dict[int, Any] | None, ...]:
     """The same specs as `torch.export` takes them: a plain name is a dim of any size."""
     any_size = torch.export.Dim.DYNAMIC
@@ -70,3 +86,20 @@ def as_dims(shapes: Sequence[dict[int, Any] | None]) -> tuple[dict[int, Any] | N
         None if spec is None else {dim: any_size if isinstance(size, str) else size for dim, size in spec.items()}
         for spec in shapes
     )
+
+
+def named_dims(shapes: Sequence[dict[int, Any] | None]) -> tuple[FreeDims, ...]:
+    """The specs that are names, or `Dim`s with one, as symbols: dims of one name have one size."""
+    return tuple(
+        {
+            dim: symbol(size if isinstance(size, str) else size.__name__)
+            for dim, size in (spec or {}).items()
+            if isinstance(size, str) or type(size) is torch.export.Dim
+        }
+        for spec in shapes
+    )
+
+
+def symbol(name: str) -> sympy.Symbol:
+    """A size that is only known by its name."""
+    return sympy.Symbol(name, integer=True, positive=True)

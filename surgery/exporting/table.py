@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from surgery.errors import InputError
+from surgery.exporting.aoti import AOTI
 from surgery.exporting.onnx import ONNX
+from surgery.exporting.pt2 import PT2
 from surgery.exporting.target import Target
 from surgery.exporting.torchscript import TORCHSCRIPT
 
-TARGETS: tuple[Target, ...] = (ONNX, TORCHSCRIPT)
+TARGETS: tuple[Target, ...] = (ONNX, TORCHSCRIPT, PT2, AOTI)
 
 
 def target_for(path: Path, name: str | None) -> Target:

@@ -8,12 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from surgery.exporting.flat import FlatModel
+from surgery.exporting.sizes import FreeDims
 from surgery.inputs import Inputs
 
+PROVENANCE = "surgery.json"
+"""Name of the extra file, in archives that have such, that says where a file comes from."""
+
 Runner = Callable[[Sequence[Tensor]], list[Tensor]]
-"""A loaded file: the model's input tensors in order, to its output tensors in order, on the CPU."""
+"""A loaded file: its input tensors in order, to its output tensors in order, on the CPU."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A file in its own runtime.
+
+    Attributes:
+        run: Its input tensors, in its own order, to its output tensors.
+        input_names: The names of its inputs, in its own order; empty where the file has none.
+        dynamic: Per input tensor the dims that the file says are free; None where the file does not tell.
+    """
+
+    run: Runner
+    input_names: tuple[str, ...] = ()
+    dynamic: tuple[FreeDims, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -35,18 +55,28 @@ class Source:
     provenance: Mapping[str, str]
     changed_buffers: tuple[str, ...]
 
+    def told(self) -> tuple[str, ...]:
+        """Notes for every format whose file returns plain tensors and keeps its buffers between runs."""
+        notes = []
+        if len(self.model.output_names) > 1:
+            notes.append(f"it returns a tuple: {', '.join(self.model.output_names)}")
+        if self.changed_buffers:
+            notes.append(f"the model changes its buffer {self.changed_buffers[0]!r} in forward; so may the loaded file")
+        return tuple(notes)
+
 
 @dataclass(frozen=True)
 class Written:
     """What a target says about the file that it wrote.
 
     Attributes:
-        dynamic: Per input tensor, the dims that are promised to work in other sizes than the example's.
+        dynamic: Per input tensor, the dims that are promised to work in other sizes than the example's, with the size
+            of each as an expression.
         opset: The opset found in the file, for ONNX.
         notes: What a reader should know.
     """
 
-    dynamic: tuple[frozenset[int], ...]
+    dynamic: tuple[FreeDims, ...]
     opset: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -61,7 +91,7 @@ class Target:
         suffixes: Endings of a path that choose this format.
         cpu_only: The parity runtime has no other device: the copy is moved to the CPU first.
         write: Writes the file; raises `InputError` where the model cannot take this form.
-        load: Opens the file in its own runtime; the names are those of the input tensors, in order.
+        load: Opens the file in its own runtime.
     """
 
     name: str
@@ -69,7 +99,12 @@ class Target:
     suffixes: tuple[str, ...]
     cpu_only: bool
     write: Callable[[Source, Path], Written]
-    load: Callable[[Path, Sequence[str]], Runner]
+    load: Callable[[Path], Loaded]
+
+
+def tensors_in(output: Any) -> list[Tensor]:
+    """Every tensor of what a loaded file returned, in order, on the CPU."""
+    return [leaf.detach().cpu() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def first_line(error: BaseException) -> str:

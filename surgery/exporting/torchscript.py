@@ -5,21 +5,21 @@ from __future__ import annotations
 import io
 import json
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.jit._trace import TracerWarning
 
 from surgery.errors import InputError
+from surgery.exporting.archives import without_members
+from surgery.exporting.program import BATCH
 from surgery.exporting.quiet import without
+from surgery.exporting.shapes import named_dims
 from surgery.exporting.state import KeptState
-from surgery.exporting.target import Runner, Source, Target, Written, first_line
-
-PROVENANCE = "surgery.json"
-"""Name of the extra file that says where a TorchScript file comes from."""
+from surgery.exporting.target import PROVENANCE, Loaded, Source, Target, Written, first_line, tensors_in
 
 DEPRECATED = tuple(
     (DeprecationWarning, rf"`torch\.jit\.{name}` is deprecated")
@@ -34,12 +34,11 @@ ATTRIBUTES = (FutureWarning, "")
 def write(source: Source, path: Path) -> Written:
     """Trace and freeze `source.model` and write it to `path`.
 
+    A trace states no shapes. What `source.shapes` promises, or a batch of any size without them, is what parity tries.
+
     Raises:
-        InputError: The model cannot be traced, or shapes were asked for, which a trace does not know.
+        InputError: The model cannot be traced.
     """
-    if any(source.shapes or ()):
-        way_out = "leave dynamic_shapes out, or pass {} for a file that is checked at the example's shapes only"
-        raise InputError("dynamic_shapes has no meaning for TorchScript: a trace states no shapes", way_out)
     tensors = [tensor.clone() for tensor in source.inputs.tensors()]
     buffer = io.BytesIO()
     try:
@@ -52,15 +51,22 @@ def write(source: Source, path: Path) -> Written:
     except Exception as error:
         fact = f"{type(source.model.model).__name__} cannot be traced: {first_line(error)}"
         raise InputError(fact, "change the model's forward there, or export to ONNX") from error
-    _write_without_paths(buffer, path)
+    without_members(buffer, path, ".debug_pkl")  # they hold the source paths of this machine
     notes = ["TorchScript is deprecated upstream, but still loads"]
     notes += _decisions([w for w in held if issubclass(w.category, TracerWarning)])
-    if len(source.model.output_names) > 1:
-        notes.append(f"it returns a tuple: {', '.join(source.model.output_names)}")
-    if source.changed_buffers:
-        notes.append(f"the model changes its buffer {source.changed_buffers[0]!r} in forward; so may the loaded file")
-    promised = frozenset({0} if source.shapes is None else ())
-    return Written((promised,) * len(tensors), notes=tuple(notes))
+    notes += source.told()
+    return Written(named_dims(_promised(source)), notes=tuple(notes))
+
+
+def _promised(source: Source) -> list[dict[int, Any]]:
+    """The dims that are asked to be free, each with a name; without such a request the batch."""
+    if source.shapes is None:
+        return [{0: BATCH} if source.inputs.batch is not None else {} for _ in source.inputs.tensors()]
+    hint = type(torch.export.Dim.DYNAMIC)  # has no name: a size of its own
+    return [
+        {dim: f"input {i} dim {dim}" if isinstance(size, hint) else size for dim, size in (spec or {}).items()}
+        for i, spec in enumerate(source.shapes)
+    ]
 
 
 def _decisions(held: Sequence[warnings.WarningMessage]) -> list[str]:
@@ -74,24 +80,16 @@ def _decisions(held: Sequence[warnings.WarningMessage]) -> list[str]:
     ]
 
 
-def _write_without_paths(archive: io.BytesIO, path: Path) -> None:
-    """Copy a TorchScript archive without its debug records, which hold the source paths of this machine."""
-    with zipfile.ZipFile(archive) as full, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as stripped:
-        for name in full.namelist():
-            if not name.endswith(".debug_pkl"):
-                stripped.writestr(zipfile.ZipInfo(name), full.read(name))
-
-
-def load(path: Path, input_names: Sequence[str]) -> Runner:
-    """Open the file as anyone would, with `torch.jit.load`; the tensors are passed by position."""
+def load(path: Path) -> Loaded:
+    """Open the file as anyone would, with `torch.jit.load`."""
     with without(*DEPRECATED):
         module = torch.jit.load(str(path))
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
-        output = module(*[tensor.clone() for tensor in tensors])
-        return [t.detach().cpu() for t in ([output] if isinstance(output, Tensor) else output)]
+        with torch.no_grad():
+            return tensors_in(module(*[tensor.clone() for tensor in tensors]))
 
-    return run
+    return Loaded(run, tuple(argument.name for argument in module.forward.schema.arguments[1:]))
 
 
 TORCHSCRIPT = Target("torchscript", "torch.jit.load", (".pt",), cpu_only=False, write=write, load=load)

@@ -91,7 +91,7 @@ class Configured:
         transformers = sys.modules.get("transformers")
         if transformers is None or not isinstance(model, transformers.PreTrainedModel):
             return None
-        return cls(type(model), model.config).spoken()
+        return cls(type(model), model.config)
 
     def with_(self, config: Any) -> Configured:
         """The same class with another config."""

@@ -1,4 +1,4 @@
-"""A model from the user's own code: `package.module:factory`."""
+"""A model, data or a function from the user's own code: `package.module:name`. Naming it is the consent to run it."""
 
 from __future__ import annotations
 
@@ -24,26 +24,62 @@ def from_factory(spec: str) -> nn.Module:
     Raises:
         InputError: no such module or attribute, not callable without arguments, raised, or returned something else.
     """
-    path, _, name = spec.partition(":")
-    if path.endswith(".py") or "/" in path or os.sep in path:
-        dotted = ".".join(Path(path).with_suffix("").parts).strip(".")
-        raise InputError(f"{path!r} is a path, not a module", f"write {dotted}:{name}, from the directory above it")
-    factory = _attribute(_imported(path), name, spec)
+    factory = _named(spec)
     if isinstance(factory, nn.Module):
         raise InputError(
             f"{spec!r} is a model ({type(factory).__name__}), not a factory",
-            f"name a function without arguments that returns it: def make(): return {name}",
+            f"name a function without arguments that returns it: def make(): return {spec.partition(':')[2]}",
         )
-    if not callable(factory):
-        raise InputError(f"{spec!r} is a {type(factory).__name__}, which is not callable", _wanted())
-    _refuse_arguments(factory, spec)
-    try:
-        model = factory()
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{spec!r} raised {_told(error)}", "make the factory work on its own first") from error
+    model = _called(factory, spec, _wanted())
     if not isinstance(model, nn.Module):
         raise InputError(f"{spec!r} returned a {type(model).__name__}, not an nn.Module", _wanted())
     return model
+
+
+def data_from(spec: str) -> Any:
+    """What `package.module:factory` returns when it is called: batches, or anything else that gives data.
+
+    Raises:
+        InputError: no such module or attribute, not callable without arguments, or it raised.
+    """
+    return _called(_named(spec), spec, "name a function without arguments that returns the data, as a DataLoader")
+
+
+def function_from(spec: str) -> Callable[..., Any]:
+    """The function `package.module:name` itself.
+
+    Raises:
+        InputError: no such module or attribute, or it is not callable.
+    """
+    return _callable(_named(spec), spec, "name a function")
+
+
+def _named(spec: str) -> Any:
+    """What `package.module:name` names."""
+    path, colon, name = spec.partition(":")
+    if not (path and colon and name):
+        raise InputError(f"{spec!r} names nothing to import", "write package.module:name")
+    if path.endswith(".py") or "/" in path or os.sep in path:
+        dotted = ".".join(Path(path).with_suffix("").parts).strip(".")
+        raise InputError(f"{path!r} is a path, not a module", f"write {dotted}:{name}, from the directory above it")
+    return _attribute(_imported(path), name, spec)
+
+
+def _callable(found: Any, spec: str, wanted: str) -> Callable[..., Any]:
+    if not callable(found):
+        raise InputError(f"{spec!r} is a {type(found).__name__}, which is not callable", wanted)
+    function: Callable[..., Any] = found
+    return function
+
+
+def _called(factory: Any, spec: str, wanted: str) -> Any:
+    """What the factory returns."""
+    make = _callable(factory, spec, wanted)
+    _refuse_arguments(make, spec)
+    try:
+        return make()
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{spec!r} raised {_told(error)}", "make the factory work on its own first") from error
 
 
 def _wanted() -> str:

@@ -64,7 +64,7 @@ def parse_input(spec: str, *, seed: int = 0) -> tuple[str | None, Tensor]:
     if match is None:
         raise InputError("an input is empty", GRAMMAR)
     name, value = match["name"], match["value"]
-    tensor = _from_file(Path(value[1:])) if value.startswith("@") else _drawn(spec, name or "", value, seed)
+    tensor = read_tensor(Path(value[1:])) if value.startswith("@") else _drawn(spec, name or "", value, seed)
     return name, tensor
 
 
@@ -109,8 +109,12 @@ def _range(spec: str, match: re.Match[str], kind: type[int | float]) -> tuple[fl
     return low, high
 
 
-def _from_file(path: Path) -> Tensor:
-    """The one tensor that a file holds."""
+def read_tensor(path: Path) -> Tensor:
+    """The one tensor that a .npy, .pt or .safetensors file holds; nothing in it is executed.
+
+    Raises:
+        InputError: There is no such file, or it holds something else.
+    """
     if path.suffix == ".npy":
         if not path.is_file():
             raise InputError(f"there is no file {str(path)!r}", "check the path after @")

@@ -143,7 +143,7 @@ class TestRow:
         assert row["macs"][1] < row["macs"][0]
         assert row["kind"] == "class"
         assert row["unruled_ops"] == {}
-        assert row["exports"]["onnx"]["batches"] == [1, 2, 3]
+        assert row["exports"]["onnx"]["batches"] == [1, 2, 3, 5]
         assert row["exports"]["torchscript"]["error"] <= row["exports"]["torchscript"]["bound"]
         assert set(row["seconds"]) == {"build", "analyze", "choose", "shrink and judge", "export"}
         assert zoo_table.verdict(row) == "exact"

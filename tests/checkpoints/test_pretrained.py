@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -15,7 +16,11 @@ from torch.testing import assert_close
 
 import benchmarks.torchvision_cpu  # noqa: F401 (transformers looks for torchvision)
 import surgery
+from surgery.checkpoints import describe
+from surgery.checkpoints.directories import sha256
+from surgery.checkpoints.manifest import digested
 from surgery.errors import InputError
+from tests.checkpoints.test_refusals import Bomb
 
 transformers = pytest.importorskip("transformers")
 
@@ -118,6 +123,25 @@ def test_uniform_widths_make_a_plain_directory(make: Any, head: str, said: dict[
     assert_close(answers(replayed), expected, rtol=0, atol=0)
 
 
+def test_a_captured_graph_may_be_a_plain_directory_too(tmp_path: Path) -> None:
+    model = bert()
+    forward = type(model.encoder.layer[0].output).forward
+
+    class Insists(type(model.encoder.layer[0].output)):  # type: ignore[misc]
+        def forward(self, hidden: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+            assert hidden.shape[-1] == 80
+            return forward(self, hidden, given)
+
+    for layer in model.encoder.layer:
+        layer.output.__class__ = Insists
+    cut = shrunk(model, uniform=True)
+    assert cut.kind == "graph"
+    surgery.save(cut, tmp_path / "slim")
+    plain = surgery.load(tmp_path / "slim")
+    assert type(plain) is type(model)
+    assert_close(answers(plain), cut.model(**INPUTS)[0], rtol=0, atol=1e-6)
+
+
 def test_other_widths_make_a_slim_directory_that_needs_no_model(tmp_path: Path) -> None:
     cut = shrunk(bert())
     surgery.save(cut, tmp_path / "slim")
@@ -217,3 +241,59 @@ def test_a_second_round_names_the_first(tmp_path: Path) -> None:
     assert_close(answers(again), answers(second.model), rtol=0, atol=1e-6)
     with pytest.raises(InputError, match=r"two does not fit the model: .*\[48"):
         surgery.load(tmp_path / "two", bert)
+
+
+def test_a_plain_directory_is_not_nearly_the_same(tmp_path: Path) -> None:
+    """One eps for all norms: those that lost channels have another now, those that did not need the old one."""
+    torch.manual_seed(0)
+    model = llama(rms_norm_eps=1e-4)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, :8] = 0
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[:8] = 0
+            layer.mlp.down_proj.weight[:8] = 0
+    cut = surgery.shrink(model, (), INPUTS, uniform=True)
+    surgery.save(cut, tmp_path / "slim")
+    assert json.loads((tmp_path / "slim" / "config.json").read_text())["hidden_size"] == 40
+    for layer in cut.model.model.layers:
+        layer.input_layernorm.variance_epsilon *= 1.01  # what no config can say
+    surgery.save(cut, tmp_path / "other")
+    assert not (tmp_path / "other" / "config.json").exists()
+    assert describe(tmp_path / "other").manifest.transformers == "source"
+
+
+def test_a_hostile_plain_directory_runs_nothing(tmp_path: Path) -> None:
+    """Somebody who can write all its files, hashes included, gets no code to run and no class of his."""
+    slim, mark = tmp_path / "slim", tmp_path / "mark"
+    surgery.save(shrunk(bert(), uniform=True), slim)
+    manifest, weights = slim / "surgery.json", slim / "model.safetensors"
+    whole = {path: path.read_bytes() for path in (manifest, weights, slim / "config.json")}
+
+    def rewritten(files: dict[str, bytes], **changed: Any) -> None:
+        for path, content in whole.items():
+            path.write_bytes(content)
+        for name, content in files.items():
+            (slim / name).write_bytes(content)
+        data = json.loads(manifest.read_text()) | changed
+        data["files"] |= {name: sha256(slim / name) for name in files}
+        manifest.write_bytes(digested(json.dumps(data).encode()))
+
+    bomb = io.BytesIO()
+    torch.save({"embeddings.word_embeddings.weight": Bomb(mark)}, bomb)
+    rewritten({"pytorch_model.bin": bomb.getvalue()}, weights_sha256="")
+    weights.unlink()
+    with pytest.raises(InputError, match="cannot be built"):
+        surgery.load(slim)
+    (slim / "pytorch_model.bin").unlink()
+
+    config = json.loads(whole[slim / "config.json"])
+    code = json.dumps(config | {"auto_map": {"AutoModel": "evil.Model"}}).encode()
+    rewritten({"config.json": code, "evil.py": f"open({str(mark)!r}, 'w')".encode()})
+    with pytest.raises(InputError, match="holds Python code of its own"):
+        surgery.load(slim)
+    (slim / "evil.py").unlink()
+
+    rewritten({"config.json": json.dumps(config | {"vocab_size": 10**13}).encode()})
+    with pytest.raises(InputError, match=r"cannot be built|lack"):
+        surgery.load(slim)
+    assert not mark.exists()

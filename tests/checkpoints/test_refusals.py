@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -96,6 +98,44 @@ def test_weights_that_no_hash_protects(slim: Path) -> None:
         save_file(other, weights)
         rehash(slim)
         assert refusal(slim) == (f"DIR does not fit the model: {told}", SAME)
+
+
+class Bomb:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def header(**tensors: Any) -> bytes:
+    """A safetensors file of 16 bytes of data whose header claims anything."""
+    text = json.dumps(tensors).encode()
+    return len(text).to_bytes(8, "little") + text + b"\0" * 16
+
+
+def test_hostile_weights(slim: Path) -> None:
+    weights, mark = slim / "model.safetensors", slim.parent / "mark"
+    archive = io.BytesIO()
+    torch.save({"head.bias": Bomb(mark)}, archive)
+    huge = {"dtype": "F32", "shape": [2**40, 2**20], "data_offsets": [0, 16]}
+    negative = {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}
+    beyond = {"dtype": "F32", "shape": [4], "data_offsets": [0, 2**60]}
+    endless = (2**62).to_bytes(8, "little") + b"{}"
+    contents = [pickle.dumps(Bomb(mark)), archive.getvalue(), endless]
+    contents += [header(**{"head.bias": lie}) for lie in (huge, negative, beyond)]
+    for content in contents:
+        weights.write_bytes(content)
+        rehash(slim)
+        fact, way_out = refusal(slim)
+        assert fact.startswith("'DIR/model.safetensors' cannot be read: ")
+        assert way_out == AGAIN
+    weights.write_bytes(header(**{"../../mark": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}))
+    rehash(slim)
+    assert "1 tensor not in the model: ../../mark" in refusal(slim)[0]
+    assert not mark.exists()
 
 
 NOT_OURS = "name a directory that surgery.save wrote, or copy it again"

@@ -20,7 +20,9 @@ def test_shrink_then_verify_export_and_explain_what_was_saved(surgery: CommandLi
     assert ran.code == 0
     assert ran.out.startswith("parameters 526 -> 341 ")
     assert "proof passed" in ran.out
-    assert ran.out.endswith("saved in slim\n")
+    assert ran.out.endswith(
+        'saved in slim: surgery.load("slim", model) loads it, on the model as it was before the cut\n'
+    )
     assert "hello" not in ran.out
     assert "hello from the factory" in ran.err
 

@@ -86,6 +86,13 @@ class BatchInAFactor(nn.Module):
         return x.cumsum(0) * float(x.shape[0])
 
 
+class Stretched(nn.Module):
+    """Runs at every length, but a trace silently keeps the example's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(1) * float(x.shape[1])
+
+
 class Counter(nn.Module):
     """Changes a buffer in forward, and its output depends on it."""
 

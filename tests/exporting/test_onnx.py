@@ -45,7 +45,7 @@ def test_other_dims_may_be_free_and_are_then_tried(tmp_path: Path) -> None:
     done = export(convnet(), tmp_path / "a.onnx", torch.randn(2, 3, 8, 8), dynamic_shapes=shapes)
     dims = onnx.load(done.path).graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param or dim.dim_value for dim in dims] == ["batch", 3, "height", "width"]
-    assert done.parity.n_inputs == 6
+    assert done.parity.n_inputs == 9
 
 
 def test_empty_shapes_fix_the_example(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_shape_that_the_model_cannot_free_is_refused(tmp_path: Path) -> None:
 def test_integer_tokens_with_a_free_length(tmp_path: Path) -> None:
     shapes = {"ids": {0: "batch", 1: "tokens"}}
     done = export(Tokens(), tmp_path / "a.onnx", torch.randint(0, 20, (2, 7)), dynamic_shapes=shapes)
-    assert done.parity.n_inputs == 6
+    assert done.parity.n_inputs == 7
 
 
 def test_large_models_have_their_weights_in_a_second_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,4 +99,13 @@ def test_complex_inputs_are_refused(tmp_path: Path) -> None:
 
 def test_a_recurrent_net(tmp_path: Path) -> None:
     done = export(nn.LSTM(4, 6, batch_first=True), tmp_path / "a.onnx", torch.randn(2, 5, 4))
-    assert done.parity.batch_sizes == (1, 2, 3)
+    assert done.parity.batch_sizes == (1, 2, 3, 5)
+
+
+def test_a_number_minus_whole_numbers(tmp_path: Path) -> None:
+    class Inverted(nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return x * (1.0 - mask) + (2 - mask)
+
+    done = export(Inverted(), tmp_path / "a.onnx", (torch.randn(4, 3), torch.randint(0, 5, (4, 3))))
+    assert done.parity.max_rel_error < 1e-6

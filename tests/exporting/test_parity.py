@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from surgery.errors import CheckError
 from surgery.exporting import door, export
 from surgery.exporting.flat import FlatModel
 from surgery.exporting.parity import Examiner, Trial, judge
+from surgery.exporting.target import Loaded
 from surgery.exporting.torchscript import TORCHSCRIPT
 from surgery.inputs import Inputs
 from tests.exporting.models import convnet
@@ -43,6 +44,21 @@ def test_the_models_own_rounding_widens_the_bound_fourfold() -> None:
     assert bound == pytest.approx(0.04)
     assert judge(trials, [[x + 0.039]], ["output"]).parity.passed
     assert not judge(trials, [[x + 0.041]], ["output"]).parity.passed
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_a_float64_copy_that_is_not_finite_excuses_nothing(odd: float) -> None:
+    x = torch.tensor([0.0, 1.0])
+    for exact in ([odd, odd], [0.0, odd]):
+        trials = [trial(x, exact=[torch.tensor(exact, dtype=torch.float64)])]
+        assert judge(trials, [[x]], ["output"]).parity.bound == 1e-5
+        assert not judge(trials, [[x + 0.001]], ["output"]).parity.passed
+
+
+def test_between_two_files_the_noise_is_estimated() -> None:
+    trials = [trial(torch.tensor([100.0, 0.0])), trial(torch.tensor([100.0, 1.0]))]
+    parity = judge(trials, [t.expected for t in trials], ["output"], estimate_noise=True).parity
+    assert parity.bound == pytest.approx(4 * 4 * torch.finfo(torch.float32).eps * 100)
 
 
 def test_a_noisy_output_does_not_excuse_another() -> None:
@@ -95,9 +111,9 @@ def test_a_model_that_cannot_run_in_float64_is_held_to_the_plain_bound() -> None
 def broken_runtime(spoil: Callable[[list[Tensor]], list[Tensor]]) -> object:
     """TorchScript, but what its runtime answers is spoilt."""
 
-    def load(path: Path, names: Sequence[str]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
-        run = TORCHSCRIPT.load(path, names)
-        return lambda tensors: spoil(run(tensors))
+    def load(path: Path) -> Loaded:
+        loaded = TORCHSCRIPT.load(path)
+        return replace(loaded, run=lambda tensors: spoil(loaded.run(tensors)))
 
     return lambda path, name: replace(TORCHSCRIPT, load=load)
 
@@ -113,7 +129,7 @@ def test_a_file_that_disagrees_is_deleted_and_the_old_one_stays(
     ) as e:
         export(convnet(), path, torch.randn(2, 3, 8, 8), overwrite=True)
     assert e.value.exit_code == 1
-    assert e.value.way_out.startswith("nothing was kept; try the other format")
+    assert e.value.way_out.startswith("nothing was kept; try another format")
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
 

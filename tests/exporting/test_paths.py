@@ -24,17 +24,19 @@ def test_the_suffix_tells_the_format_or_format_does(tmp_path: Path) -> None:
     assert export(convnet(), str(tmp_path / "plain"), X, format="torchscript").path == tmp_path / "plain"
 
 
-@pytest.mark.parametrize("name", ["model", "model.bin", ".pt2"])
+@pytest.mark.parametrize("name", ["model", "model.bin", ".ptl"])
 def test_a_suffix_that_tells_nothing(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not tell the export format") as refusal:
         export(convnet(), tmp_path / name, X)
-    assert refusal.value.way_out == "end it in .onnx (onnx), .pt (torchscript), or pass format="
+    assert refusal.value.way_out == (
+        "end it in .onnx (onnx), .pt (torchscript), .pt2 (pt2), .aoti.pt2 (aoti), or pass format="
+    )
 
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown export format 'tflite'") as refusal:
         export(convnet(), tmp_path / "a.pt", X, format="tflite")
-    assert refusal.value.way_out == "choose one of onnx, torchscript"
+    assert refusal.value.way_out == "choose one of onnx, torchscript, pt2, aoti"
 
 
 def test_an_existing_file_is_refused_unless_it_may_be_replaced(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ except InputError as error:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no RLIMIT_FSIZE")
-@pytest.mark.parametrize("name", ["a.pt", "a.onnx"])
+@pytest.mark.parametrize("name", ["a.pt", "a.onnx", "a.pt2"])
 def test_a_full_disk_leaves_nothing(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path / name)],

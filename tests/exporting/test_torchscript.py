@@ -10,7 +10,7 @@ import torch
 from surgery.errors import CheckError, InputError
 from surgery.exporting import export
 from surgery.version import __version__
-from tests.exporting.models import BatchInAFactor, Counter, Scaled, Tokens, convnet
+from tests.exporting.models import BatchInAFactor, Counter, Scaled, Stretched, Tokens, convnet
 
 
 def test_it_loads_without_this_package_and_says_where_it_comes_from(tmp_path: Path) -> None:
@@ -63,9 +63,15 @@ def test_a_batch_that_the_trace_baked_in_is_found(tmp_path: Path) -> None:
     assert done.parity.batch_sizes == (4,)
 
 
-def test_shapes_mean_nothing_to_a_trace(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="dynamic_shapes has no meaning for TorchScript: a trace states no shapes"):
-        export(convnet(), tmp_path / "a.pt", torch.randn(2, 3, 8, 8), dynamic_shapes={"input": {0: "batch"}})
+def test_what_a_trace_promises_is_tried(tmp_path: Path) -> None:
+    """A trace states no shapes; those that are asked for are compared, together and one by one."""
+    shapes = {"input": {0: "batch", 2: "height", 3: "width"}}
+    done = export(convnet(), tmp_path / "a.pt", torch.randn(2, 3, 8, 8), dynamic_shapes=shapes)
+    assert done.parity.batch_sizes == (1, 2, 3, 5)
+    assert done.parity.n_inputs == 9
+    with pytest.raises(CheckError, match=r"on inputs of shape 2x40\)"):
+        export(Stretched(), tmp_path / "b.pt", torch.randn(2, 8), dynamic_shapes={"x": {1: "length"}})
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
 
 
 def test_debug_records_are_gone(tmp_path: Path) -> None:

@@ -62,8 +62,7 @@ def hostile_result() -> Result:
 def export(name: str = "slim.onnx", *, passed: bool = True) -> Export:
     """An export as `surgery.export` describes it."""
     parity = Parity(1e-6, 2e-6, 1e-5, passed, 5, (1, 3))
-    more = {"load_ms": 12.5} if "load_ms" in Export.__dataclass_fields__ else {}
-    return Export(path=Path(name), format="onnx", size_bytes=45_500, opset=20, parity=parity, notes=("a note",), **more)
+    return Export(Path(name), "onnx", 45_500, 12.5, 20, parity, ("a note",))
 
 
 def row(model: str, ms: float, *, n: int = 400, scatter: float = 0.02, seed: int = 0) -> Row:

@@ -33,7 +33,7 @@ def mixtral(**changed: Any) -> nn.Module:
 def of(model: nn.Module) -> Configured:
     found = Configured.of(model)
     assert found is not None
-    return found
+    return found.spoken()
 
 
 def test_axes_and_the_numbers_that_stand_for_them() -> None:

@@ -1,0 +1,47 @@
+"""The user's own bounds and measures: how far int8 may be from float, and what each of both is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+
+from surgery.errors import CheckError, InputError
+from surgery.progress import stage
+from surgery.quantizing.agreement import Agreement
+from surgery.quantizing.result import FLOAT, INT8
+
+Evaluate = Callable[[nn.Module], float]
+"""The user's own measure of a model: tensors in, a tensor or a tuple out."""
+
+
+def evaluated_by(evaluate: Evaluate, models: Mapping[str, nn.Module]) -> tuple[float, float]:
+    """What the user's function says of float and of int8.
+
+    Raises:
+        InputError: It returned no number.
+    """
+    found = []
+    for which in (FLOAT, INT8):
+        with stage(f"evaluating {which}"):
+            value = evaluate(models[which])
+        try:
+            found.append(float(value))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"evaluate returned a {type(value).__name__}", "return a number") from error
+    return found[0], found[1]
+
+
+def require_close(found: Sequence[Agreement], bound: float | None) -> None:
+    """Raise where an output is further from float than the user accepts, or where a cosine cannot tell."""
+    if bound is None:
+        return
+    angles = {one.min_cosine: one for one in found if one.min_cosine is not None}
+    if not angles:
+        raise InputError("all outputs are integers, which have no cosine", "leave min_cosine out; evaluate= can judge")
+    worst = min(angles)
+    if worst < bound:
+        raise CheckError(
+            f"int8 is too far from float: {angles[worst]} (min_cosine={bound})",
+            "nothing was kept; calibrate on more or better data, try the other method, or accept less",
+        )
