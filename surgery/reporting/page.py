@@ -108,7 +108,8 @@ def _render(
     environment.filters |= {function.__name__: function for function in figures.FILTERS}
     script = environment.get_template("page.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    forest = None if benchmark is None else forest_of(benchmark)
+    places = () if benchmark is None else places_of(benchmark)
+    forest = forest_of(places)
     return environment.get_template("page.html").render(
         title=title or _title(result, benchmark, exports),
         made=datetime.now(UTC),
@@ -123,7 +124,7 @@ def _render(
         gauges=None if result is None or result.proof is None else gauges_of(result.proof),
         exports=[(one, _beyond(one)) for one in exports],
         benchmark=benchmark,
-        places=() if benchmark is None else places_of(benchmark),
+        places=places,
         forest=forest,
         verdicts="" if forest is None else verdicts([line.ratio for line in forest.lines]),
         machine=() if benchmark is None else facts.named(benchmark.machine),

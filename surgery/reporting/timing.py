@@ -7,7 +7,7 @@ tables hold all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -125,9 +125,9 @@ def places_of(benchmark: Benchmark) -> tuple[Place, ...]:
     return tuple(_place(benchmark, cell) for cell in benchmark.cells)
 
 
-def forest_of(benchmark: Benchmark) -> Forest | None:
-    """The ratios; None where no two models were timed in one cell."""
-    found = list(_ratios(benchmark))
+def forest_of(places: Iterable[Place]) -> Forest | None:
+    """The ratios in all cells; None where no two models were timed in one."""
+    found = list(_ratios(places))
     if not found:
         return None
     middles = [_middle(drawn) for _, _, drawn, _ in found]
@@ -147,16 +147,13 @@ def forest_of(benchmark: Benchmark) -> Forest | None:
     return Forest(tuple(lines), scale, scale(1), WIDTH, y + HALF + 8)
 
 
-def _ratios(benchmark: Benchmark) -> Iterator[tuple[Cell, Row, NDArray[np.float64], Ratio]]:
+def _ratios(places: Iterable[Place]) -> Iterator[tuple[Cell, Row, NDArray[np.float64], Ratio]]:
     """Every timed model beside a timed first one, with the ratio of each pair."""
-    for cell in benchmark.cells:
-        if not cell.rows or cell.rows[0].failure:
-            continue
-        first = np.asarray(cell.rows[0].latency_ms, np.float64)
-        for row in cell.rows[1:]:
-            if not row.failure:
-                pairs = first / np.asarray(row.latency_ms, np.float64)
-                yield cell, row, pairs, benchmark.ratio_in(cell, cell.rows[0].model, row.model)
+    for place in places:
+        for one in place.timed:
+            if one.ratio is not None:
+                first, other = (np.asarray(row.latency_ms, np.float64) for row in (place.cell.rows[0], one.row))
+                yield place.cell, one.row, first / other, one.ratio
 
 
 def _place(benchmark: Benchmark, cell: Cell) -> Place:

@@ -151,7 +151,7 @@ def test_far_out_calls_do_not_stretch_the_axis() -> None:
 
 def test_ratios_stand_on_the_scale_of_all() -> None:
     slow, fast, same = row("masked", 4.2), row("slim", 1.4, seed=1), row("again", 4.2, seed=2)
-    forest = forest_of(benchmark((slow, fast, same), (slow, fast)))
+    forest = forest_of(places_of(benchmark((slow, fast, same), (slow, fast))))
     assert forest is not None
     assert [(line.second, line.ratio.verdict, line.heading_y is None) for line in forest.lines] == [
         ("slim", "faster", False),
@@ -164,7 +164,7 @@ def test_ratios_stand_on_the_scale_of_all() -> None:
         assert line.shape.median == pytest.approx(line.median, abs=0.01)
     assert forest.lines[0].shape.y < forest.lines[1].shape.y < forest.lines[2].shape.y < forest.height
     assert isinstance(forest.lines[0].cell, Cell)
-    assert forest_of(benchmark((slow,))) is None
+    assert forest_of(places_of(benchmark((slow,)))) is None
 
 
 def test_gauges() -> None:
