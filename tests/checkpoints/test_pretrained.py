@@ -20,7 +20,7 @@ from surgery.checkpoints import describe
 from surgery.checkpoints.directories import sha256
 from surgery.checkpoints.manifest import digested
 from surgery.errors import InputError
-from tests.checkpoints.test_refusals import Bomb
+from tests.checkpoints.tampering import Bomb
 
 transformers = pytest.importorskip("transformers")
 
