@@ -8,7 +8,10 @@ from pathlib import Path
 from surgery.errors import InputError
 
 SUFFIXES = frozenset({".json", ".jsonl", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".vocab", ".bpe"})
-OURS = frozenset({"config.json", "surgery.json", "adapter_config.json", "quantization_config.json"})
+OURS = frozenset({"config.json", "surgery.json", "quantization_config.json"})
+SOURCE = "source"
+"""The directory inside a slim one that holds the config of the model before the cut."""
+
 LARGEST_BYTES = 200_000_000
 
 
@@ -18,8 +21,9 @@ def companions(directory: Path) -> tuple[str, ...]:
     for path in sorted((*directory.glob("*"), *directory.glob("*/*"))):
         name = path.relative_to(directory).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
-        odd = name in OURS or path.name.endswith(".index.json") or path.suffix.lower() not in SUFFIXES
-        if path.is_file() and not hidden and not odd and path.stat().st_size <= LARGEST_BYTES:
+        ours = name in OURS or name.startswith(f"{SOURCE}/") or path.name.endswith(".index.json")
+        odd = hidden or ours or path.suffix.lower() not in SUFFIXES
+        if path.is_file() and not odd and path.stat().st_size <= LARGEST_BYTES:
             found.append(name)
     return tuple(found)
 

@@ -37,14 +37,21 @@ class _Signature:
     files: dict[str, str] = field(default_factory=dict)
 
 
-def check_free(directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """The absolute path that a directory may be written under.
+def check_free(directory: str | os.PathLike[str], *, overwrite: bool = False, source: str | None = None) -> Path:
+    """The absolute path that a directory may be written under; `source` is what the model was made from.
 
     Raises:
         InputError: Something is there that may not be replaced, or there is no place to write to.
     """
-    target = Path(os.path.abspath(directory))  # noqa: PTH100 (of the parent only: a link at the end is refused below)
     named = repr(str(directory))
+    try:
+        os.fsencode(directory)
+        odd = "\0" in str(directory)
+    except UnicodeEncodeError:
+        odd = True
+    if odd:
+        raise InputError(f"{named} cannot be a name on this system", "name a new directory")
+    target = Path(os.path.abspath(directory))  # noqa: PTH100 (of the parent only: a link at the end is refused below)
     if not target.name or not str(directory):
         raise InputError(f"{named} cannot be written", "name a new directory")
     if not target.parent.is_dir():
@@ -58,6 +65,8 @@ def check_free(directory: str | os.PathLike[str], *, overwrite: bool = False) ->
         raise InputError(f"{named} is a file", "name a directory")
     if not overwrite:
         raise InputError(f"{named} exists already", "pass overwrite=True, or choose another path")
+    if source is not None and ":" not in source and Path(source).is_dir() and target.samefile(source):
+        raise InputError(f"{named} is what the model is made from: it would be lost", "choose another path")
     if not _is_ours(target):
         raise InputError(
             f"{named} was not written by surgery: it has no {MANIFEST} of ours", "choose another path, or move it away"
@@ -98,7 +107,7 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def replaced(directory: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Path]:
+def replaced(directory: str | os.PathLike[str], *, overwrite: bool, source: str | None = None) -> Iterator[Path]:
     """Yield an empty directory to write into; it takes the place of `directory` at the end of the block.
 
     The work happens in a hidden directory beside it (`.<name>.<random>`), whose files are on disk before it gets its
@@ -109,7 +118,7 @@ def replaced(directory: str | os.PathLike[str], *, overwrite: bool) -> Iterator[
     Raises:
         InputError: As `check_free`, or the disk is full or read-only.
     """
-    target = check_free(directory, overwrite=overwrite)
+    target = check_free(directory, overwrite=overwrite, source=source)
     old = owned(target)
     staging = target.parent / f".{target.name}.{secrets.token_hex(8)}"
     try:

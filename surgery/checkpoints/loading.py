@@ -15,9 +15,10 @@ from torch.utils import _pytree as pytree
 
 from surgery.analysis.graph_specs import graph_again
 from surgery.checkpoints.anatomy import check_anatomy
+from surgery.checkpoints.beside import SOURCE
 from surgery.checkpoints.directories import sha256
 from surgery.checkpoints.manifest import Saved, describe
-from surgery.checkpoints.pretrained import SOURCE
+from surgery.checkpoints.pretrained import read_generation_
 from surgery.checkpoints.tensors import unstored_buffers, with_ties
 from surgery.cutting.cut import cut_
 from surgery.cutting.twins import twin
@@ -81,7 +82,9 @@ def _unless_given(
     if model is not None:
         return model
     if saved.manifest.transformers is not None:
-        return from_transformers(saved.directory / SOURCE, weights=False)[0]
+        made = from_transformers(saved.directory / SOURCE, weights=False)[0]
+        read_generation_(made, saved.directory)
+        return made
     recorded = saved.manifest.source
     if recorded is None or not is_library_model(recorded):
         unasked = "whose code is not run unasked" if ":" in (recorded or "") else "which has to be opened first"

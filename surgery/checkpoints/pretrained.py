@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
-from surgery.errors import SurgeryError
+from torch import nn
+
+from surgery.errors import InputError, SurgeryError
 from surgery.results import Result
 from surgery.sources.configs import Configured, quiet
 from surgery.sources.libraries import from_transformers
 from surgery.uniform import plain_config, plain_model, same
 
-SOURCE = "source"
-"""The directory inside a slim one that holds the config of the model before the cut."""
+GENERATION = "generation_config.json"
 
 
 def configured_before(result: Result) -> Configured | None:
@@ -40,6 +42,7 @@ def save_plain(result: Result, before: Configured, place: Path) -> bool:
         return False
     there = set(place.rglob("*"))
     made = plain_model(before.with_(config), result.model)
+    _keep_generation_(made, result.model)
     with quiet():
         made.save_pretrained(place)  # type: ignore[operator]
     try:
@@ -52,6 +55,30 @@ def save_plain(result: Result, before: Configured, place: Path) -> bool:
     for path in sorted(set(place.rglob("*")) - there, reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     return False
+
+
+def _keep_generation_(made: Any, slim: nn.Module) -> None:
+    """How the model generates (ends, penalties, lengths) is no part of its config."""
+    if getattr(slim, "generation_config", None) is not None:
+        made.generation_config = slim.generation_config
+
+
+def save_generation(slim: Any, place: Path) -> None:
+    """Write how a model generates, where it says so."""
+    if getattr(slim, "generation_config", None) is not None:
+        with quiet():
+            slim.generation_config.save_pretrained(place)
+
+
+def read_generation_(model: Any, directory: Path) -> None:
+    """Have a model generate as a saved one did."""
+    if (directory / GENERATION).is_file() and getattr(model, "generation_config", None) is not None:
+        try:
+            with quiet():
+                model.generation_config = type(model.generation_config).from_pretrained(directory)
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{str(directory / GENERATION)!r} cannot be read: {reason}", "copy it again") from error
 
 
 def save_config(before: Configured, place: Path) -> None:

@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from surgery.checkpoints.anatomy import anatomy
-from surgery.checkpoints.beside import copy_companions
+from surgery.checkpoints.beside import SOURCE, copy_companions
 from surgery.checkpoints.directories import MANIFEST, WEIGHTS, replaced, sha256
 from surgery.checkpoints.manifest import ExportRecord, Manifest
-from surgery.checkpoints.pretrained import SOURCE, configured_before, save_config, save_plain
+from surgery.checkpoints.pretrained import configured_before, save_config, save_generation, save_plain
 from surgery.checkpoints.tensors import stored, unstored_buffers
 from surgery.errors import InputError
 from surgery.exporting import Export
@@ -62,15 +62,16 @@ def save(
             "the captured graph could not be made again: its example call holds objects that cannot be stored",
             "call shrink with tensors, numbers and strings only, or export the model: surgery.export",
         )
-    with replaced(directory, overwrite=overwrite) as place, stage(f"writing {os.fspath(directory)}"):
+    with replaced(directory, overwrite=overwrite, source=source) as place, stage(f"writing {os.fspath(directory)}"):
         before = configured_before(result)
-        if source is not None and (Path(source) / "config.json").is_file():
-            copy_companions(Path(source), place)
         plain = before is not None and save_plain(result, before, place)
         if not plain:
             _write_weights(result, place)
             if before is not None:
                 save_config(before, place / SOURCE)
+                save_generation(result.model, place)
+        if source is not None and any((Path(source) / name).is_file() for name in ("config.json", MANIFEST)):
+            copy_companions(Path(source), place)
         records = {path.name: _copied(export, place) for export in exports if (path := Path(export.path))}
         files = {path.relative_to(place).as_posix(): sha256(path) for path in place.rglob("*") if path.is_file()}
         manifest = _manifest(result, source, "plain" if plain else "source" if before is not None else None)

@@ -53,7 +53,9 @@ KeepClass = Annotated[
         "--keep-class", help="Leave whole what the model's code insists on: no rewritten method, no captured graph."
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what surgery wrote there before.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the file that is there, or the directory that surgery wrote.")
+]
 PlanOutput = Annotated[Path | None, typer.Option("--output", "-o", help="The JSON file to write the plan to.")]
 Report = Annotated[
     Path | None,

@@ -77,7 +77,7 @@ def shrink(
 
     files = {form: f"model{target_for(Path(), form).suffixes[0]}" for form in export or ()}
     if output is not None:
-        check_free(output, overwrite=overwrite)
+        check_free(output, overwrite=overwrite, source=model)
     elif files:
         raise InputError("--export keeps a file in the directory that --output names", "add --output DIRECTORY")
     check_report(report, output=output, overwrite=overwrite)

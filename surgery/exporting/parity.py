@@ -84,6 +84,7 @@ class Examiner:
         self.notes: list[str] = []
         self._double = self._in_float64()
         self.example = self._ask("the example inputs", inputs)
+        _require_numbers(self.example.expected)
         _require_repeatable(self.example.expected, model.outputs(inputs.tensors()))
 
     def trials(self, dynamic: Sequence[FreeDims]) -> Iterator[Trial]:
@@ -213,6 +214,13 @@ def _wrong_kind(expected: Sequence[Tensor], answer: Sequence[Tensor], j: int) ->
     if expected[j].dtype != answer[j].dtype:
         return f"{answer[j].dtype} instead of {expected[j].dtype}"
     return ""
+
+
+def _require_numbers(outputs: Sequence[Tensor]) -> None:
+    """Where nothing is finite, any two models agree."""
+    if not any(bool(_real(output).isfinite().any()) for output in outputs):
+        fact = "every output for the example inputs is NaN, infinite or empty: nothing can be compared"
+        raise InputError(fact, "pass inputs for which it gives numbers")
 
 
 def _require_repeatable(once: Sequence[Tensor], again: Sequence[Tensor]) -> None:

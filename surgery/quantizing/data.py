@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from surgery.errors import InputError
+from surgery.exporting.target import first_line
 from surgery.quantizing.float_file import Array, Feed, Slot, rows
 
 CHUNK = 32
@@ -88,7 +89,24 @@ def _items(data: Any) -> Iterator[Any]:
         return iter([data])
     if isinstance(data, str) or (not isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
         raise InputError(f"the data is a {type(data).__name__}", "pass a DataLoader, a list of batches, or a tensor")
-    return iter(data)
+    return _guarded(data)
+
+
+def _guarded(data: Iterable[Any]) -> Iterator[Any]:
+    """The items of the user's own loader, whose failure is told as such."""
+    items, number = iter(data), 0
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except InputError:
+            raise
+        except Exception as error:
+            fact = f"the data raised {type(error).__name__}: {first_line(error)} at item {number}"
+            raise InputError(fact, "make it iterate on its own first") from error
+        yield item
+        number += 1
 
 
 def feed_of(

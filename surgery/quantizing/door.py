@@ -84,6 +84,8 @@ def quantize(
     """
     path = Path(path)
     _require(path, method, samples, min_cosine)
+    if not isinstance(model, nn.Module) and path.exists() and Path(model).exists() and path.samefile(model):
+        raise InputError(f"{str(path)!r} is the float file itself", "choose another path: it is needed to compare with")
     with staged(path, overwrite=overwrite) as file, tempfile.TemporaryDirectory(prefix="surgery-quantize-") as name:
         folder = Path(name)
         if path.name.lower().endswith(SUFFIX):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
 from surgery.errors import CheckError, InputError
+from surgery.exporting.target import first_line
 from surgery.progress import stage
 from surgery.quantizing.agreement import Agreement
 from surgery.quantizing.result import FLOAT, INT8
@@ -19,16 +21,25 @@ def evaluated_by(evaluate: Evaluate, models: Mapping[str, nn.Module]) -> tuple[f
     """What the user's function says of float and of int8.
 
     Raises:
-        InputError: It returned no number.
+        InputError: It failed, or returned no number.
     """
     found = []
     for which in (FLOAT, INT8):
         with stage(f"evaluating {which}"):
-            value = evaluate(models[which])
+            try:
+                value = evaluate(models[which])
+            except InputError:
+                raise
+            except Exception as error:  # the user's own code
+                told = f"{type(error).__name__}: {first_line(error)}"
+                fact = f"evaluate raised {told} on the {which} model"
+                raise InputError(fact, "it is called with tensors in, a tensor or a tuple out") from error
         try:
             found.append(float(value))
         except (TypeError, ValueError) as error:
             raise InputError(f"evaluate returned a {type(value).__name__}", "return a number") from error
+        if math.isnan(found[-1]):
+            raise InputError(f"evaluate returned NaN for the {which} model", "return a number")
     return found[0], found[1]
 
 

@@ -25,6 +25,7 @@ SEED = 0
 """Random weights are the same at every call."""
 
 RANDOM = f"random weights (seed {SEED}); give a checkpoint for trained ones"
+OTHER_WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz"})
 TRANSFORMERS_WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -80,12 +81,14 @@ def from_transformers(directory: Path, *, weights: bool = True, trust: bool = Fa
     if "auto_map" in settings and not trust:
         raise InputError(
             f"{str(directory)!r} holds Python code of its own (auto_map in config.json)",
-            "read it, and say that you trust it (trust=True, --trust) if you do",
+            "read it, and pass trust=True if you trust it",
         )
     transformers = _library("transformers")
-    named = [name for name in settings.get("architectures") or [] if hasattr(transformers, name)]
+    known = (getattr(transformers, name, None) for name in _architectures(settings))
+    named = [kind for kind in known if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)]
+    _refuse_other_weights(directory, weights)
     options = {"trust_remote_code": trust, "local_files_only": True}
-    maker = transformers.AutoModel if not named or "auto_map" in settings else getattr(transformers, named[0])
+    maker: Any = transformers.AutoModel if not named or "auto_map" in settings else named[0]
     if weights and any((directory / name).is_file() for name in TRANSFORMERS_WEIGHTS):
         model, info = _built(
             str(directory), lambda: maker.from_pretrained(directory, output_loading_info=True, **options)
@@ -115,12 +118,36 @@ def _config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{str(path)!r} cannot be read: {reason}", "copy the directory again") from error
     if not isinstance(settings, dict) or "model_type" not in settings:
         raise InputError(f"{str(path)!r} names no model_type", "give a directory that save_pretrained wrote")
     return settings
+
+
+def _architectures(settings: dict[str, Any]) -> list[str]:
+    """The names of classes in a config."""
+    found = settings.get("architectures")
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
+def _refuse_other_weights(directory: Path, weights: bool) -> None:
+    """Random weights are never taken for those that lie there in another form.
+
+    Raises:
+        InputError: There are weights, but none that are read; or an adapter, which would be left out.
+    """
+    if (directory / "adapter_config.json").is_file():
+        merge = "merge it first: model.merge_and_unload().save_pretrained(directory)"
+        raise InputError(f"{str(directory)!r} holds an adapter beside the model", merge)
+    if not weights or any((directory / name).is_file() for name in TRANSFORMERS_WEIGHTS):
+        return
+    if others := sorted(path.name for path in directory.iterdir() if path.suffix in OTHER_WEIGHTS):
+        raise InputError(
+            f"{str(directory)!r} has no weights under a name that transformers reads, but {others[0]!r}",
+            "name them model.safetensors, or give them as the checkpoint",
+        )
 
 
 def _library(name: str) -> ModuleType:

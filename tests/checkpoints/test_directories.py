@@ -68,6 +68,9 @@ def test_only_what_save_wrote_is_replaced(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "file").touch()
     assert refusal(tmp_path / "file", overwrite=True) == ("'DIR' is a file", "name a directory")
     assert refusal("/", overwrite=True) == ("'DIR' cannot be written", "name a new directory")
+    for odd in ("a\0b", "a\ud800b"):
+        with pytest.raises(InputError, match="cannot be a name on this system"):
+            check_free(tmp_path / odd)
     with pytest.raises(InputError, match=r"^'' cannot be written\n  -> name a new directory$"):
         check_free("")
     assert refusal(tmp_path / "no" / "slim")[0] == f"the directory {str(tmp_path / 'no')!r} does not exist"

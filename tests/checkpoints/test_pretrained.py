@@ -297,3 +297,44 @@ def test_a_hostile_plain_directory_runs_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be built|lack"):
         surgery.load(slim)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_how_a_model_generates_goes_along(uniform: bool, tmp_path: Path) -> None:
+    model = llama()
+    model.generation_config.update(eos_token_id=[3, 7], repetition_penalty=1.7, max_new_tokens=7, pad_token_id=0)
+    model.save_pretrained(tmp_path / "from")
+    model = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "from").eval()
+    if not uniform:
+        with torch.no_grad():
+            model.model.layers[0].mlp.down_proj.weight[:, :50] = 0
+    cut = shrunk(model, uniform=uniform)
+    for number, source in enumerate((None, str(tmp_path / "from"))):
+        surgery.save(cut, tmp_path / f"slim{number}", source=source)
+        assert (describe(tmp_path / f"slim{number}").manifest.transformers == "plain") == uniform
+        slim = surgery.load(tmp_path / f"slim{number}")
+        assert slim.generation_config.eos_token_id == [3, 7]
+        assert torch.equal(slim.generate(IDS), cut.model.generate(IDS))
+    if not uniform:
+        (tmp_path / "slim0" / "generation_config.json").write_text("{")
+        with pytest.raises(InputError, match=r"generation_config\.json' cannot be read"):
+            surgery.load(tmp_path / "slim0")
+
+
+def test_what_a_model_is_made_from_is_not_replaced_by_it(source: Path, tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    surgery.save(shrunk(bert()), one, source=str(source))
+    again = shrunk(surgery.load(one))
+    with pytest.raises(InputError, match="is what the model is made from: it would be lost"):
+        surgery.save(again, one, source=str(one), overwrite=True)
+    assert (one / "source" / "config.json").is_file()
+    surgery.save(again, tmp_path / "two", source=str(one))
+    assert (tmp_path / "two" / "tokenizer.json").is_file()
+    assert not (tmp_path / "two" / "source").exists()
+
+
+def test_a_source_with_a_directory_of_that_name(source: Path, tmp_path: Path) -> None:
+    (source / "source").mkdir()
+    (source / "source" / "notes.json").write_text("{}")
+    surgery.save(shrunk(bert()), tmp_path / "slim", source=str(source))
+    assert [path.name for path in (tmp_path / "slim" / "source").iterdir()] == ["config.json"]

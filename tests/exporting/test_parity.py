@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from surgery.errors import CheckError
+import surgery
+from surgery.errors import CheckError, InputError
 from surgery.exporting import door, export
 from surgery.exporting.flat import FlatModel
 from surgery.exporting.parity import Examiner, Trial, judge
@@ -145,3 +146,19 @@ def test_a_file_that_does_not_run_at_another_batch_is_deleted(tmp_path: Path, mo
     with pytest.raises(CheckError, match=words):
         export(convnet(), tmp_path / "a.pt", torch.randn(2, 3, 8, 8))
     assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_is_finite_nothing_is_compared(tmp_path: Path) -> None:
+    """Two nets that have nothing in common but NaN would agree."""
+    net, other = nn.Linear(4, 3), nn.Linear(4, 3)
+    x = torch.randn(2, 4)
+    surgery.export(net, tmp_path / "net.pt", x)
+    told = "NaN, infinite or empty: nothing can be compared"
+    for odd in (torch.full_like(x, float("nan")), torch.full_like(x, float("inf")), x[:0]):
+        with pytest.raises(InputError, match=told):
+            surgery.verify(other, tmp_path / "net.pt", odd, trust=True)
+    assert not surgery.verify(other, tmp_path / "net.pt", x, trust=True).passed
+    nothing = nn.Linear(4, 3)
+    nn.init.constant_(nothing.bias, float("nan"))
+    with pytest.raises(InputError, match=told):
+        surgery.export(nothing, tmp_path / "nothing.pt", x)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import surgery
 from surgery.errors import InputError
@@ -138,3 +139,27 @@ def test_tokens_beyond_the_vocabulary(tmp_path: Path, token_file: Path, capfd: p
     with pytest.raises(InputError, match=r"the model cannot run on the data \(ids \[1, 6\], mask \[1, 6\]\): "):
         surgery.quantize(token_file, tmp_path / "q.onnx", data=[wrong])
     assert "sequential_executor" not in capfd.readouterr().err
+
+
+def test_the_users_own_code_that_fails(tmp_path: Path, conv_file: Path) -> None:
+    def boom(model: nn.Module) -> float:
+        return 1 / 0
+
+    def broken() -> Iterator[Tensor]:
+        yield pictures(4)
+        raise OSError("the disk is gone")
+
+    good = pictures(16)
+    cases: list[tuple[Any, Any, str]] = [
+        (good, boom, "evaluate raised ZeroDivisionError: division by zero on the float model"),
+        (good, lambda model: float("nan"), "evaluate returned NaN for the float model"),
+        (broken(), None, "the data raised OSError: the disk is gone at item 1"),
+    ]
+    for data, evaluate, told in cases:
+        with pytest.raises(InputError, match=told):
+            surgery.quantize(conv_file, tmp_path / "int8.onnx", data=data, evaluate=evaluate)
+        assert not (tmp_path / "int8.onnx").exists()
+    whole = conv_file.read_bytes()
+    with pytest.raises(InputError, match="is the float file itself"):
+        surgery.quantize(conv_file, conv_file, data=good, overwrite=True)
+    assert conv_file.read_bytes() == whole

@@ -137,3 +137,22 @@ def test_directories_that_are_refused(bert: Path) -> None:
     (bert / "config.json").write_text("[]")
     with pytest.raises(InputError, match=r"names no model_type\n  -> give a directory that save_pretrained wrote"):
         load_model(str(bert))
+
+
+def test_names_in_a_config_that_are_no_models(bert: Path) -> None:
+    for odd in (["BertTokenizer"], [3], "BertModel", {"a": 1}, ["os"]):
+        edit(bert, architectures=odd)
+        assert load_model(str(bert)).notes == (f"BertModel from {bert}, 2 weights unused",)
+    (bert / "config.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"config\.json' cannot be read"):
+        load_model(str(bert))
+
+
+def test_weights_in_another_form_are_not_replaced_by_random_ones(bert: Path) -> None:
+    (bert / "model.safetensors").rename(bert / "model.fp16.safetensors")
+    with pytest.raises(InputError, match=r"has no weights under a name .* but 'model\.fp16\.safetensors'"):
+        load_model(str(bert))
+    (bert / "model.fp16.safetensors").rename(bert / "model.safetensors")
+    (bert / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="holds an adapter beside the model"):
+        load_model(str(bert))
