@@ -43,7 +43,7 @@ def uniform_widths(
     while True:
         widths = Widths(round_to, configured.rule(without))
         done = attempt(widths)
-        if done.cuts.empty or plain_config(configured, done.slim, done.cuts, inputs) is not None:
+        if done.cuts.empty or plain(configured, done.slim, done.cuts, inputs) is not None:
             return widths
         sized = configured.sized_by
         cut = [sized.get((axis.name, axis.dim), frozenset()) for axis in done.cuts.axes if axis.removed]
@@ -53,29 +53,29 @@ def uniform_widths(
         without.add(max(suspects, key=lambda key: (sum(key in keys for keys in sized.values()), str(key))))
 
 
-def plain_config(configured: Configured, slim: nn.Module, cuts: Cuts, inputs: Inputs) -> Any | None:
-    """The config with which the model's own class is the slim model; None where there is none."""
+def plain(configured: Configured, slim: nn.Module, cuts: Cuts, inputs: Inputs) -> nn.Module | None:
+    """The model of the model's own class, with another config, that is the slim one and shares its tensors; or None."""
     floats = {edit.old: edit.new for edit in cuts.edits if isinstance(edit.old, float)}
     for config in configured.fitting(slim, floats):
         try:
-            made = plain_model(configured.with_(config), slim)
+            made = _filled(configured.with_(config), slim)
         except Exception:  # the class refuses it after all, in words of its own
             continue
         if same(slim, made, inputs):
-            return config
+            return made
     return None
 
 
-def same(slim: nn.Module, plain: nn.Module, inputs: Inputs) -> bool:
+def same(slim: nn.Module, other: nn.Module, inputs: Inputs) -> bool:
     """Whether two models of the same weights are one function: no rounding of parameters excuses a difference."""
-    proof = verify(slim, plain, inputs.args, inputs.kwargs)
+    proof = verify(slim, other, inputs.args, inputs.kwargs)
     wide, own = proof.max_rel_error_float64, proof.max_rel_error
     if wide is not None:
         return proof.passed and wide <= EXACT
     return proof.passed and own is not None and own <= ROUNDING  # not every model runs in float64
 
 
-def plain_model(configured: Configured, slim: nn.Module) -> nn.Module:
+def _filled(configured: Configured, slim: nn.Module) -> nn.Module:
     """A model of the config with the slim one's tensors, which it shares."""
     with quiet():
         made: Any = configured.kind(copy.deepcopy(configured.config))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from surgery.cutting.methods import Rewritten
 from surgery.errors import InputError
 
 OF_TRAINING = frozenset({"inplace", "momentum", "p", "dropout", "track_running_stats"})
@@ -68,5 +67,5 @@ def _part(module: nn.Module) -> Part:
         return Part(kind.__name__)  # where the user's code lies may change: `__main__` today, a package tomorrow
     names = [name for name in getattr(kind, "__constants__", ()) if name not in OF_TRAINING]
     values = {name: getattr(module, name) for name in names if hasattr(module, name)}
-    plain = {name: value for name, value in values.items() if not isinstance(value, nn.Module | Rewritten)}
-    return Part(f"torch.nn.{kind.__name__}", {name: repr(value) for name, value in plain.items()})
+    said = {name: repr(value) for name, value in values.items() if not isinstance(value, nn.Module)}
+    return Part(f"torch.nn.{kind.__name__}", said)

@@ -28,17 +28,15 @@ def companions(directory: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def copy_companions(source: Path, target: Path) -> tuple[str, ...]:
-    """Copy them, whether files or links to such (as in a cache), and return their names.
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy them, whether files or links to such (as in a cache).
 
     Raises:
         InputError: One of them cannot be read.
     """
-    names = companions(source)
-    for name in names:
+    for name in companions(source):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         try:
             shutil.copyfile(source / name, target / name)
         except PermissionError as error:
             raise InputError(f"{str(source / name)!r} cannot be read", "check the permissions") from error
-    return names

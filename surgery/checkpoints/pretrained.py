@@ -7,13 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from surgery.errors import InputError, SurgeryError
 from surgery.results import Result
 from surgery.sources.configs import Configured, quiet
 from surgery.sources.libraries import from_transformers
-from surgery.uniform import plain_config, plain_model, same
+from surgery.uniform import plain, same
 
 GENERATION = "generation_config.json"
 
@@ -33,18 +31,16 @@ def configured_before(result: Result) -> Configured | None:
 def save_plain(result: Result, before: Configured, place: Path) -> bool:
     """Write config and weights as transformers does, where that makes the same model; False (and nothing) where not.
 
-    What was written is loaded again and compared with the slim model, bit by bit of its state and on the inputs.
+    What was written is loaded again and compared with the slim model.
     """
     if result.inputs is None:
         return False
-    config = plain_config(before, result.model, result.plan, result.inputs)
-    if config is None:
+    made: Any = plain(before, result.model, result.plan, result.inputs)
+    if made is None:
         return False
     there = set(place.rglob("*"))
-    made = plain_model(before.with_(config), result.model)
-    _keep_generation_(made, result.model)
     with quiet():
-        made.save_pretrained(place)  # type: ignore[operator]
+        made.save_pretrained(place)
     try:
         with quiet():
             loaded = from_transformers(place)[0].train(result.model.training)
@@ -57,17 +53,13 @@ def save_plain(result: Result, before: Configured, place: Path) -> bool:
     return False
 
 
-def _keep_generation_(made: Any, slim: nn.Module) -> None:
-    """How the model generates (ends, penalties, lengths) is no part of its config."""
-    if getattr(slim, "generation_config", None) is not None:
-        made.generation_config = slim.generation_config
-
-
 def save_generation(slim: Any, place: Path) -> None:
-    """Write how a model generates, where it says so."""
+    """Write how a model generates (ends, penalties, lengths), which is no part of its config, where it says so.
+
+    As it is: `save_pretrained` refuses what many a checkpoint holds, such as a temperature beside greedy decoding.
+    """
     if getattr(slim, "generation_config", None) is not None:
-        with quiet():
-            slim.generation_config.save_pretrained(place)
+        slim.generation_config.to_json_file(place / GENERATION)
 
 
 def read_generation_(model: Any, directory: Path) -> None:

@@ -65,24 +65,25 @@ def save(
     with replaced(directory, overwrite=overwrite, source=source) as place, stage(f"writing {os.fspath(directory)}"):
         before = configured_before(result)
         plain = before is not None and save_plain(result, before, place)
-        if not plain:
-            _write_weights(result, place)
-            if before is not None:
-                save_config(before, place / SOURCE)
-                save_generation(result.model, place)
+        ties = {} if plain else _write_weights(result, place)
+        if before is not None and not plain:
+            save_config(before, place / SOURCE)
+        if before is not None:
+            save_generation(result.model, place)
         if source is not None and any((Path(source) / name).is_file() for name in ("config.json", MANIFEST)):
             copy_companions(Path(source), place)
         records = {path.name: _copied(export, place) for export in exports if (path := Path(export.path))}
         files = {path.relative_to(place).as_posix(): sha256(path) for path in place.rglob("*") if path.is_file()}
         manifest = _manifest(result, source, "plain" if plain else "source" if before is not None else None)
-        manifest = replace(manifest, weights_sha256=files.pop(WEIGHTS, ""), files=files, exports=records)
+        manifest = replace(manifest, ties=ties, weights_sha256=files.pop(WEIGHTS, ""), files=files, exports=records)
         (place / MANIFEST).write_bytes(manifest.to_json())
         for path in place.rglob("*.safetensors"):
             shutil.copymode(place / MANIFEST, path)  # safetensors lets nobody else read its files
 
 
-def _write_weights(result: Result, place: Path) -> None:
-    tensors, _ = stored(result.model)
+def _write_weights(result: Result, place: Path) -> dict[str, str]:
+    """Write the state; the other names of shared tensors come back."""
+    tensors, ties = stored(result.model)
     try:
         save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:
@@ -90,6 +91,7 @@ def _write_weights(result: Result, place: Path) -> None:
     except (KeyError, ValueError, TypeError) as error:
         dtypes = ", ".join(sorted({str(tensor.dtype) for tensor in tensors.values()}))
         raise InputError(f"safetensors cannot hold the model ({dtypes}): {error}", "change the dtype") from error
+    return ties
 
 
 def _manifest(result: Result, source: str | None, transformers: str | None) -> Manifest:
@@ -103,7 +105,6 @@ def _manifest(result: Result, source: str | None, transformers: str | None) -> M
         source_sha256=result.source_sha256,
         anatomy=anatomy(result.model),
         transformers=transformers,  # type: ignore[arg-type]
-        ties=stored(result.model)[1],
         buffer_dtypes={name: _word(buffer.dtype) for name, buffer in unstored_buffers(result.model)},
         proof=None if result.proof is None else msgspec.to_builtins(result.proof),
         params_before=result.params_before,

@@ -299,6 +299,19 @@ def test_a_hostile_plain_directory_runs_nothing(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+def test_settings_that_transformers_would_not_write_are_kept(tmp_path: Path) -> None:
+    """Llama 2's own: a temperature, though nothing is sampled."""
+    model = llama()
+    model.generation_config.temperature = 0.9
+    uniform = shrunk(model, uniform=True)
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[:, :50] = 0
+    for number, cut in enumerate((uniform, shrunk(model))):
+        surgery.save(cut, tmp_path / f"slim{number}")
+        assert (describe(tmp_path / f"slim{number}").manifest.transformers == "plain") == (cut is uniform)
+        assert surgery.load(tmp_path / f"slim{number}").generation_config.temperature == 0.9
+
+
 @pytest.mark.parametrize("uniform", [True, False])
 def test_how_a_model_generates_goes_along(uniform: bool, tmp_path: Path) -> None:
     model = llama()
