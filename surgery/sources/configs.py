@@ -180,9 +180,8 @@ class Configured:
     def fitting(self, slim: nn.Module, floats: Mapping[float, float]) -> Iterator[Any]:
         """Configs that make a model of the slim one's shapes; whether one computes the same is for the caller to see.
 
-        Sizes that shrank say by how much a number may have. Those that bring tensors to their shapes are taken over,
-        first such as leave the numbers that modules keep (the width of a head) as the slim model has them, until all
-        tensors fit; then others are tried, for as many heads and heads as wide make the same shapes.
+        Sizes that shrank say by how much a number may have. Those that bring the most tensors to their shapes are taken
+        over, until all fit; then others are tried, for fewer heads and narrower ones may make the same shapes.
 
         Args:
             slim: The slim model.
@@ -203,12 +202,12 @@ class Configured:
             if (plain := here.config.to_dict()) in seen:
                 continue
             seen.append(plain)
-            left = here._misfit(wanted, slim)
-            if left is not None and left[1] == 0:
+            left = here._misfit(wanted)
+            if left == 0:
                 yield here.config
             elif left is not None:
-                found = here._further(wanted, slim, left[1], sizing)
-                waiting += [further for _, further in sorted(found, key=_worst_first)]
+                found = here._further(wanted, left, sizing)
+                waiting += [further for _, further in sorted(found, key=lambda each: -each[0])]
 
     def _uniform(self, wanted: Shapes) -> bool:
         """Whether all that the same numbers stand for, and that was as wide, is as wide still; else none can say it."""
@@ -222,14 +221,12 @@ class Configured:
                 widths.setdefault((keys, old), set() if keys else {old}).add(new)
         return all(len(found) == 1 for found in widths.values())
 
-    def _further(
-        self, wanted: Shapes, slim: nn.Module, left: int, sizing: Collection[Key]
-    ) -> list[tuple[tuple[int, int], Configured]]:
+    def _further(self, wanted: Shapes, left: int, sizing: Collection[Key]) -> list[tuple[int, Configured]]:
         """With one number changed, or two where one alone does not help: those that bring tensors to their shapes."""
         single = [changes for changes in self._steps(wanted) if changes[0][0].key in sizing]
-        found = self._better(single, wanted, slim, left)
+        found = self._better(single, wanted, left)
         pairs = ((*a, *b) for a, b in combinations(single, 2) if a[0][0].key != b[0][0].key)
-        return found or self._better(pairs, wanted, slim, left)
+        return found or self._better(pairs, wanted, left)
 
     def _steps(self, wanted: Shapes) -> Iterator[Changes]:
         """Numbers that may have changed, each with what it may be now."""
@@ -245,9 +242,7 @@ class Configured:
                 if value >= 1 and (not whole or value == int(value)):
                     yield ((setting, int(value) if whole else value),)
 
-    def _better(
-        self, tried: Iterable[Changes], wanted: Shapes, slim: nn.Module, left: int
-    ) -> list[tuple[tuple[int, int], Configured]]:
+    def _better(self, tried: Iterable[Changes], wanted: Shapes, left: int) -> list[tuple[int, Configured]]:
         """The changes after which fewer tensors have another shape, each with its misfit."""
         found = []
         for changes in tried:
@@ -255,27 +250,19 @@ class Configured:
                 config = self.config
                 for setting, value in changes:
                     config = setting.put(config, value)
-                misfit = self.with_(config)._misfit(wanted, slim)
+                misfit = self.with_(config)._misfit(wanted)
             except Exception:  # the class refuses such a number, in words of its own
                 continue
-            if misfit is not None and misfit[1] < left:
+            if misfit is not None and misfit < left:
                 found.append((misfit, self.with_(config)))
         return found
 
-    def _misfit(self, wanted: Shapes, slim: nn.Module) -> tuple[int, int] | None:
-        """`(modules that keep other numbers, tensors of another shape)`; None where the tensors are others."""
-        model = self.empty()
-        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    def _misfit(self, wanted: Shapes) -> int | None:
+        """How many tensors have another shape; None where the tensors are others."""
+        shapes = self.shapes()
         if shapes.keys() != wanted.keys():
             return None
-        ours, theirs = dict(model.named_modules()), dict(slim.named_modules())
-        odd = sum(_numbers_of(ours[path]) != _numbers_of(theirs[path]) for path in ours.keys() & theirs.keys())
-        return odd, sum(shapes[name] != wanted[name] for name in wanted)
-
-
-def _worst_first(found: tuple[tuple[int, int], Configured]) -> tuple[int, int]:
-    odd, misfit = found[0]
-    return -odd, -misfit
+        return sum(shapes[name] != wanted[name] for name in wanted)
 
 
 def _numbers(plain: Any, key: Key) -> Iterator[Setting]:
@@ -291,15 +278,6 @@ def _numbers(plain: Any, key: Key) -> Iterator[Setting]:
         return
     for name, value in children:
         yield from _numbers(value, (*key, name))
-
-
-def _numbers_of(module: nn.Module) -> dict[str, int | float]:
-    """The numbers that a module keeps."""
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
 
 
 @contextmanager
