@@ -38,7 +38,6 @@ from surgery.masks import bake
 from surgery.proof.cost import size_bytes
 from surgery.quantizing.float_file import FloatFile, runner
 from surgery.quantizing.running import AsModule
-from surgery.quantizing.timing import time_files
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "quantized.json"
@@ -122,8 +121,8 @@ def measured(trio: Trio, *, seconds: float, max_seconds: float) -> dict[str, Any
         surgery.export(trio.slim, paths["slim"], example)
         done = surgery.quantize(paths["slim"], paths["int8"], example, data=trio.data)
         print(done)
-        feeds = [{FloatFile.open(paths["slim"]).slots[0].name: trio.data[:size].numpy()} for size in trio.batches]
-        files = time_files(paths, feeds, min_pairs=20, min_seconds=seconds, max_seconds=max_seconds)
+        clock: dict[str, Any] = {"min_pairs": 20, "min_seconds": seconds, "max_seconds": max_seconds}
+        files = surgery.benchmark(paths, example, batch_sizes=trio.batches, **clock)
         found = {state: path.stat().st_size for state, path in paths.items()}
         right = {} if trio.test is None else dict(_accuracies(trio, paths))
     eager = surgery.benchmark(
@@ -131,9 +130,7 @@ def measured(trio: Trio, *, seconds: float, max_seconds: float) -> dict[str, Any
         example,
         runtimes=("eager",),
         batch_sizes=trio.batches,
-        min_pairs=20,
-        min_seconds=seconds,
-        max_seconds=max_seconds,
+        **clock,
     )
     return {
         "net": trio.net,

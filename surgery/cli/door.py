@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from surgery.cli.outcome import Outcome, as_flags
+from surgery.cli.outcome import BAD_USAGE, DONE, INTERNAL, INTERRUPTED, Outcome, as_flags
 from surgery.errors import SurgeryError
 from surgery.version import __version__
-
-DONE, BAD_USAGE, INTERNAL, INTERRUPTED = 0, 2, 70, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+DONE, BAD_USAGE, INTERNAL, INTERRUPTED = 0, 2, 70, 130
+"""Exit codes, beside 1 for a check that failed."""
+
 FLAGS = {
     "overwrite=True": "--overwrite",
     "flush_subnormals=True": "--flush-subnormals",
     "prove=False": "--no-prove",
+    "any_machine=True": "--any-machine",
     "agreement='any'": "--agreement any",
     "dynamic_shapes={}": "--static",
     "dynamic_shapes": "--dynamic",
@@ -30,7 +34,7 @@ class Outcome:
     Attributes:
         text: For people, on stdout.
         data: For `--json`, on stdout instead.
-        exit_code: 0 done, 1 a check failed.
+        exit_code: 0 done, 1 a check failed, 130 interrupted with a part of it done.
     """
 
     text: str

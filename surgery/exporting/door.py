@@ -13,18 +13,15 @@ from torch import nn
 
 from surgery.errors import CheckError, InputError
 from surgery.exporting.binding import bound
-from surgery.exporting.flat import FlatModel
 from surgery.exporting.parity import LOOSE, NOISES, Examiner, Trial, judge
+from surgery.exporting.preparing import source_of
 from surgery.exporting.result import Export, Parity
-from surgery.exporting.shapes import flat_shapes, require_dims
 from surgery.exporting.sizes import FreeDims
 from surgery.exporting.staging import staged
-from surgery.exporting.state import KeptState, eval_copy
 from surgery.exporting.table import target_for
 from surgery.exporting.target import Source, Target, first_line
 from surgery.inputs import Example, Inputs
 from surgery.progress import stage
-from surgery.version import __version__
 
 
 def export(
@@ -68,7 +65,8 @@ def export(
     target = target_for(path, format)
     inputs = Inputs.of(example_inputs, example_kwargs)
     with staged(path, overwrite=overwrite) as file, torch.no_grad():
-        source, examiner = _prepare(model, inputs, target, dynamic_shapes)
+        source = source_of(model, inputs, target, dynamic_shapes)
+        examiner = Examiner(source.model, source.inputs)
         with stage(f"writing {path.name} ({target.name})"):
             written = target.write(source, file)
         with stage(f"checking {path.name} in {target.runtime}"):
@@ -83,31 +81,6 @@ def export(
             )
         size_bytes = sum(part.stat().st_size for part in file.parent.iterdir())
     return Export(path, target.name, size_bytes, load_ms, written.opset, parity, tuple(notes))
-
-
-def _prepare(model: nn.Module, inputs: Inputs, target: Target, dynamic_shapes: Any) -> tuple[Source, Examiner]:
-    """An eval copy of the model with its inputs beside it, and the one who asks it."""
-    copied = eval_copy(model)
-    if target.cpu_only:
-        copied, inputs = copied.to("cpu"), inputs.to("cpu")
-    flat = FlatModel(copied, inputs)
-    shapes = None if dynamic_shapes is None else flat_shapes(dynamic_shapes, flat.input_paths)
-    if shapes is not None:
-        require_dims(shapes, inputs.tensors(), flat.input_names)
-    with KeptState(copied) as state:
-        try:
-            output = inputs.call(copied)
-        except Exception as error:
-            fact = f"{type(model).__name__} cannot run on the example inputs: {first_line(error)}"
-            raise InputError(fact, "pass inputs that it accepts") from error
-    flat.learn_outputs_(output)
-    provenance = {
-        "tool": "surgery",
-        "version": __version__,
-        "torch": torch.__version__,
-        "source": type(model).__name__,
-    }
-    return Source(flat, inputs, shapes, provenance, state.changed), Examiner(flat, inputs)
 
 
 def _load_ms(target: Target, file: Path) -> float:

@@ -48,7 +48,7 @@ class FlatModel(nn.Module):
             for position, tensor in zip(positions, tensors, strict=True):
                 filled[position] = tensor
             args, kwargs = pytree.tree_unflatten(filled, spec)
-            outputs = [leaf for _, leaf in _leaves(model(*args, **kwargs)) if isinstance(leaf, Tensor)]
+            outputs = output_tensors(model(*args, **kwargs))
             return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
         # the names of a file's inputs are read off this signature
@@ -106,6 +106,11 @@ def input_names(model: nn.Module | None, inputs: Inputs) -> list[str]:
         if isinstance(leaf, Tensor)
     ]
     return [""] * positional + _unique(keywords)
+
+
+def output_tensors(output: Any) -> list[Tensor]:
+    """Every tensor of what a model returned, in the order in which a file returns them."""
+    return [leaf for _, leaf in _leaves(output) if isinstance(leaf, Tensor)]
 
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

@@ -1,105 +1,173 @@
-"""The three forms in which a model is timed, as files: eager, TorchScript and ONNX. The only place that writes them."""
+"""The forms in which models are timed, as files in a private folder: each is written when a cell first needs it."""
 
 from __future__ import annotations
 
-import dataclasses
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from surgery.errors import InputError
+from surgery.exporting.preparing import source_of
+from surgery.exporting.table import target_for
+from surgery.exporting.target import first_line
 from surgery.inputs import Inputs
+from surgery.latency.int8 import quantise_onnx, quantise_package
+from surgery.latency.parity import Reference, eager_outputs, reference
+from surgery.latency.precisions import INT8, cast_inputs, dtype_of
+from surgery.latency.protocol import Form
+from surgery.latency.runtime import Runtime
 from surgery.latency.sending import send
+from surgery.latency.subjects import FileSubject, ModuleSubject, Subject
+from surgery.progress import stage
 
 
-class Flat(nn.Module):
-    """`model` as a function of its tensors alone: other inputs are fixed, and the outputs are a tuple of tensors.
+@dataclass(frozen=True)
+class Batch:
+    """One call to be timed, and a fresh one that shows how far outputs vary."""
 
-    It lets dict and dataclass outputs and keyword inputs pass through a trace, and puts the tensors of the call in
-    one known order. Nothing of it is left in the traced graph.
-    """
-
-    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
-        super().__init__()
-        self.model = model
-        self._leaves, self._structure = pytree.tree_flatten((inputs.args, dict(inputs.kwargs)))
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The model's output tensors for the tensors of one call."""
-        fed = iter(tensors)
-        leaves = [next(fed) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
-        args, kwargs = pytree.tree_unflatten(leaves, self._structure)
-        return tuple(output_tensors(self.model(*args, **kwargs)))
+    size: int | None
+    inputs: Inputs
+    fresh: Inputs
+    number: int
 
 
-def output_tensors(output: Any) -> list[Tensor]:
-    """Every tensor of a model's output, in order: tuples, dicts, dataclasses and arrays of other runtimes."""
-    tensors = []
-    for leaf in pytree.tree_leaves(output):
-        if isinstance(leaf, Tensor):
-            tensors.append(leaf)
-        elif isinstance(leaf, np.ndarray):
-            tensors.append(torch.from_numpy(leaf))
-        elif dataclasses.is_dataclass(leaf):
-            tensors += output_tensors([getattr(leaf, field.name) for field in dataclasses.fields(leaf)])
-    return tensors
+@dataclass(frozen=True)
+class _Made:
+    """A file that was written, or the reason why not."""
+
+    path: Path
+    order: tuple[int, ...] | None = None
+    size_bytes: int | None = None
+    failure: str = ""
 
 
-def eval_(model: nn.Module) -> nn.Module:
-    """Put `model` into eval mode, captured graphs included, whose own `eval` refuses. Returns it."""
+class Forms:
+    """The folder of one benchmark."""
+
+    def __init__(self, subjects: tuple[Subject, ...], batches: tuple[Batch, ...], folder: Path) -> None:
+        self.folder = folder
+        self.batches = batches
+        self.subjects = subjects
+        self._references: dict[tuple[int, int], Reference] = {}
+        self._made: dict[str, _Made] = {}
+        for batch in batches:
+            for subject in subjects:
+                own = _reference(subject, batch)
+                self._references[subject.number, batch.number] = own
+                send(own, self._reference_file(subject, batch))
+
+    def form(self, subject: Subject, batch: Batch, runtime: Runtime, precision: str, device: str) -> Form:
+        """The model's file for this runtime, with all that the measuring process needs beside it.
+
+        Raises:
+            InputError: It cannot be written, or is of another format; the message is the reason.
+        """
+        if isinstance(subject, FileSubject):
+            target = subject.opened.target
+            if target.name != runtime.format:
+                raise InputError(f"{subject.opened.kind} ({target.name}) does not run in {runtime.name}")
+            made = _Made(subject.opened.path.resolve(), subject.opened.order, subject.size_bytes)
+            precision = ""
+        else:
+            made = self._module(subject, batch, runtime, runtime.written_in(precision), device)
+        if made.failure:
+            raise InputError(made.failure)
+        first = self._reference_file(self.subjects[0], batch)
+        return Form(
+            subject.name,
+            str(made.path),
+            str(self._inputs(batch, runtime.written_in(precision))),
+            str(self._wanted(subject, batch, precision)),
+            str(first),
+            made.order,
+            made.size_bytes,
+        )
+
+    def reference_files(self, subject: Subject, batch: Batch) -> tuple[Path, Path]:
+        """The files with its own outputs, and with those of the first model."""
+        return self._reference_file(subject, batch), self._reference_file(self.subjects[0], batch)
+
+    def _reference_file(self, subject: Subject, batch: Batch) -> Path:
+        return self.folder / f"reference-{subject.number}-{batch.number}"
+
+    def _inputs(self, batch: Batch, precision: str) -> Path:
+        """The file with the inputs of a batch; as they were given without a precision."""
+        path = self.folder / f"inputs-{batch.number}-{precision}"
+        if not path.exists():
+            send(cast_inputs(batch.inputs, precision) if precision else batch.inputs, path)
+        return path
+
+    def _wanted(self, subject: Subject, batch: Batch, precision: str) -> Path:
+        """The file with the model's own outputs, and what may be lost of them in this precision."""
+        if not isinstance(subject, ModuleSubject) or precision in (subject.precision, "float64"):
+            return self._reference_file(subject, batch)
+        path = self.folder / f"reference-{subject.number}-{batch.number}-{precision}"
+        if not path.exists():
+            own = self._references[subject.number, batch.number]
+            if precision == INT8:
+                send(own.unbounded(), path)
+            else:
+                lowered = eager_outputs(subject.cast(precision), cast_inputs(batch.inputs, precision))
+                send(own.lowered(lowered, dtype_of(precision)), path)
+        return path
+
+    def _module(self, subject: ModuleSubject, batch: Batch, runtime: Runtime, precision: str, device: str) -> _Made:
+        """The file of a module, written if it is not there yet."""
+        if runtime.format is None:
+            name = f"model-{subject.number}-{precision}"
+        else:
+            place = "cpu" if target_for(Path(), runtime.format).cpu_only else device.replace(":", "")
+            name = f"model-{subject.number}-{batch.number}-{precision}-{place}.{runtime.format}"
+        if name not in self._made:
+            with stage(f"benchmark: writing {subject.name} for {runtime.name}"):
+                try:
+                    self._made[name] = self._written(subject, batch, runtime, precision, device, self.folder / name)
+                except Exception as error:
+                    said = (
+                        error.fact if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
+                    )
+                    self._made[name] = _Made(self.folder / name, failure=said)
+        return self._made[name]
+
+    def _written(
+        self, subject: ModuleSubject, batch: Batch, runtime: Runtime, precision: str, device: str, path: Path
+    ) -> _Made:
+        if runtime.format is None:
+            send(subject.cast(precision), path)
+            return _Made(path)
+        target = target_for(path, runtime.format)
+        model = subject.cast("float32" if precision == INT8 else precision)
+        inputs, fresh = (cast_inputs(call, precision) for call in (batch.inputs, batch.fresh))
+        place = torch.device("cpu" if target.cpu_only else device)
+        try:
+            # exactly these shapes: a graph of any batch size is another, and often a slower one
+            source = source_of(model.to(place), inputs.to(place), target, {})
+        finally:
+            model.to("cpu")
+        if precision != INT8:
+            target.write(source, path)
+        elif runtime.format == "aoti":
+            quantise_package(source, (inputs, fresh), path)
+        else:
+            whole = path.with_name(f"{path.name}.float")
+            target.write(source, whole)
+            quantise_onnx(whole, (inputs, fresh), source.model.input_names, path)
+        count = len(inputs.tensors())
+        return _Made(path, tuple(range(count)), sum(f.stat().st_size for f in _parts(path)))
+
+
+def _parts(path: Path) -> list[Path]:
+    """A file and the weights beside it."""
+    return [file for file in (path, path.with_name(f"{path.name}.data")) if file.exists()]
+
+
+def _reference(subject: Subject, batch: Batch) -> Reference:
+    """The subject's own outputs."""
+    if isinstance(subject, ModuleSubject):
+        return reference(subject.model, subject.name, batch.inputs, batch.fresh)
     try:
-        return model.eval()
-    except NotImplementedError:
-        for module in model.modules():
-            module.training = False
-        return model
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put `model` into eval mode while the body runs, and give every module its own flag back."""
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        eval_(model)
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
-
-
-def write_eager(model: nn.Module, inputs: Inputs, path: Path) -> None:
-    """The module itself, hooks and all, at any batch size."""
-    send(model, path)
-
-
-def write_torchscript(model: nn.Module, inputs: Inputs, path: Path) -> None:
-    """Trace and freeze at these inputs. `optimize_for_inference` belongs after loading: its result cannot be saved."""
-    with _writing(model):
-        trace: Any = torch.jit.trace
-        traced = trace(eval_(Flat(model, inputs)), tuple(inputs.tensors()), check_trace=False, strict=False)
-        torch.jit.freeze(traced).save(str(path))
-
-
-def write_onnx(model: nn.Module, inputs: Inputs, path: Path) -> None:
-    """Export at exactly these shapes; weights beside the file, so that no size is too large."""
-    with _writing(model):
-        torch.onnx.export(eval_(Flat(model, inputs)), tuple(inputs.tensors()), path, dynamo=True, verbose=False)
-
-
-@contextmanager
-def _writing(model: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients, and no warnings.
-
-    What the exporters warn of is their own deprecation (`torch.jit` since 2.11, `LeafSpec`), the baked shapes, which
-    are wanted here, and tensor attributes that pruning hooks assign. Whether the file is right is not left to
-    warnings: its outputs are compared before it is timed.
-    """
-    with evaluating(model), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+        fresh = subject.outputs(batch.fresh)
+    except InputError:  # made-up inputs may be refused
+        fresh = ()
+    return Reference(subject.outputs(batch.inputs), fresh)

@@ -24,13 +24,21 @@ class Machine:
     python: str
     torch: str
     onnxruntime: str | None
+    cuda: str | None = None
+    openvino: str | None = None
+
+    @property
+    def hardware(self) -> tuple[object, ...]:
+        """What times on two machines must share before they may be compared."""
+        return self.cpu, self.isa, self.cores, self.usable_cores, self.gpus
 
     def __str__(self) -> str:
+        more = "".join(f", {n} {v}" for n, v in (("CUDA", self.cuda), ("openvino", self.openvino)) if v)
         parts = [
             f"{self.cpu} ({self.isa}), {self.usable_cores} of {self.cores} cores usable",
             *self.gpus,
             self.system,
-            f"Python {self.python}, torch {self.torch}, onnxruntime {self.onnxruntime or 'not installed'}",
+            f"Python {self.python}, torch {self.torch}, onnxruntime {self.onnxruntime or 'not installed'}{more}",
         ]
         return "; ".join(parts)
 
@@ -49,7 +57,9 @@ def this_machine() -> Machine:
         system=platform.platform(),
         python=platform.python_version(),
         torch=str(torch.__version__),
-        onnxruntime=_version("onnxruntime"),
+        onnxruntime=_version("onnxruntime") or _version("onnxruntime-gpu"),
+        cuda=torch.version.cuda,
+        openvino=_version("openvino"),
     )
 
 

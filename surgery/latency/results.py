@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from surgery.errors import InputError
+from surgery.latency.clocks import Clocks
 from surgery.latency.machine import Machine
-from surgery.latency.statistics import Ratio, Summary, disturbance, paired_ratio, summarize
+from surgery.latency.statistics import Ratio, Summary, disturbance, launch_bound, paired_ratio, summarize
 
 FORMAT = "surgery.benchmark/1"
 
@@ -25,6 +27,15 @@ class Row:
         cpu_ms: Processor time of the process during each call.
         device_ms: Time on the device by its own events; empty on a CPU.
         failure: Why the model was not timed here; "" where it was.
+        host_ms: Time until each call returned, before the device was waited for; empty on a CPU.
+        load_ms: What opening the model's file took.
+        first_ms: The first call after that, which compiles, allocates and packs.
+        peak_bytes: Memory above what the process held before, at most, until the first call was done.
+        file_bytes: Size of the file; None where the runtime runs the module itself.
+        error: Largest difference from the model's own eager outputs, over their spread.
+        top1: Share of the positions at which the largest output is where the first model's is; None where there is
+            nothing to rank, or the shapes differ.
+        disagrees: Whether the failure is that it computes something else.
     """
 
     model: str
@@ -32,15 +43,33 @@ class Row:
     cpu_ms: tuple[float, ...] = ()
     device_ms: tuple[float, ...] = ()
     failure: str = ""
+    host_ms: tuple[float, ...] = ()
+    load_ms: float | None = None
+    first_ms: float | None = None
+    peak_bytes: int | None = None
+    file_bytes: int | None = None
+    error: float | None = None
+    top1: float | None = None
+    disagrees: bool = False
 
     def summary(self) -> Summary:
         """Median, spread and tail; only for a row that was timed."""
         return summarize(self.latency_ms)
 
+    @property
+    def device_p50(self) -> float | None:
+        """Median time on the device `[ms]`; None on a CPU."""
+        return float(np.median(self.device_ms)) if self.device_ms else None
+
+    @property
+    def host_p50(self) -> float | None:
+        """Median time until the call returned `[ms]`; None on a CPU."""
+        return float(np.median(self.host_ms)) if self.host_ms else None
+
 
 @dataclass(frozen=True)
 class Cell:
-    """The models under one runtime, thread count, device and batch size, interleaved in one process.
+    """The models under one runtime, precision, thread count, device and batch size, interleaved in one process.
 
     Attributes:
         runtime: One of the known runtimes.
@@ -52,6 +81,9 @@ class Cell:
         load_start: Load average when timing began.
         load_end: Load average when it ended.
         notes: What a reader must know about this cell.
+        precision: Of weights and activations: float32, bf16, fp16, float64, int8.
+        clocks: Of the GPU, before and after.
+        sittings: The number of rounds in each sitting; between two, the models were opened anew. () in old files.
     """
 
     runtime: str
@@ -63,11 +95,20 @@ class Cell:
     load_start: float | None = None
     load_end: float | None = None
     notes: tuple[str, ...] = ()
+    precision: str = "float32"
+    clocks: tuple[Clocks, ...] = ()
+    sittings: tuple[int, ...] = ()
 
     def __str__(self) -> str:
+        precision = "" if self.precision == "float32" else f", {self.precision}"
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         batch = "" if self.batch is None else f", batch {self.batch}"
-        return f"{self.runtime}, {threads}, {self.device}{batch}"
+        return f"{self.runtime}{precision}, {threads}, {self.device}{batch}"
+
+    @property
+    def key(self) -> tuple[str, str, int, str, int | None]:
+        """What it was measured under: runtime, precision, threads, device, batch."""
+        return self.runtime, self.precision, self.threads, self.device, self.batch
 
     def row(self, model: str) -> Row:
         """The row of `model`, timed.
@@ -86,6 +127,10 @@ class Cell:
         """Why the times of this row are doubtful, or ""; told by processor time, so only on a CPU."""
         return disturbance(row.cpu_ms, row.latency_ms, self.threads) if self.device == "cpu" else ""
 
+    def hint(self, row: Row) -> str:
+        """What would make this row faster whatever the model, or ""."""
+        return launch_bound(row.host_ms, row.latency_ms)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -99,6 +144,28 @@ class Settings:
     min_seconds: float
     max_seconds: float
     seed: int
+    precisions: tuple[str, ...] = ("float32",)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What was timed.
+
+    Attributes:
+        name: As in the rows.
+        kind: The class of the module, or the file.
+        params: Numbers in its parameters; None for a file.
+        size_bytes: Of its parameters and buffers, or of the file.
+        macs: Multiply-accumulates of one call on the first inputs; None for a file, and where they cannot be counted.
+        subnormals: How many subnormal weights it has; they were set to zero, unless a note says otherwise.
+    """
+
+    name: str
+    kind: str
+    params: int | None = None
+    size_bytes: int | None = None
+    macs: int | None = None
+    subnormals: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,6 +180,8 @@ class Benchmark:
         load_end: Load average when it ended.
         notes: What a reader must know, such as subnormal weights.
         format: Of the JSON file.
+        models: What was timed.
+        interrupted: Whether it was ended before all cells were measured.
     """
 
     machine: Machine
@@ -122,25 +191,45 @@ class Benchmark:
     load_end: float | None
     notes: tuple[str, ...] = ()
     format: str = FORMAT
+    models: tuple[Model, ...] = ()
+    interrupted: bool = False
 
-    def cell(self, runtime: str, threads: int = 1, batch: int | None = None, device: str = "cpu") -> Cell:
-        """The cell of that runtime, thread count, batch size and device; `batch=None` is the only one there is.
+    def cell(
+        self,
+        runtime: str,
+        threads: int = 1,
+        batch: int | None = None,
+        device: str = "cpu",
+        precision: str | None = None,
+    ) -> Cell:
+        """The cell of that runtime, thread count and device; `batch=None` or `precision=None` is the only one there is.
 
         Raises:
-            InputError: Nothing, or more than one batch size, was measured there; what was is listed.
+            InputError: Nothing, or more than one batch size or precision, was measured there; what was is listed.
         """
         here = [c for c in self.cells if (c.runtime, c.threads, c.device) == (runtime, threads, device)]
-        found = [c for c in here if batch in (None, c.batch)]
+        found = [c for c in here if batch in (None, c.batch) and precision in (None, c.precision)]
         if not found:
-            wanted = Cell(runtime, threads, device, batch, ())
+            wanted = Cell(runtime, threads, device, batch, (), precision=precision or "float32")
             raise InputError(f"nothing was measured in {wanted}", f"measured: {'; '.join(map(str, self.cells))}")
+        if len({c.precision for c in found}) > 1:
+            names = ", ".join(dict.fromkeys(c.precision for c in found))
+            raise InputError(f"{runtime} was measured in several precisions", f"say which with precision=: {names}")
         if len(found) > 1:
             sizes = ", ".join(str(c.batch) for c in found)
             raise InputError(f"{runtime} was measured at several batch sizes", f"say which with batch=: {sizes}")
         return found[0]
 
     def ratio(
-        self, first: str, second: str, *, runtime: str, threads: int = 1, batch: int | None = None, device: str = "cpu"
+        self,
+        first: str,
+        second: str,
+        *,
+        runtime: str,
+        threads: int = 1,
+        batch: int | None = None,
+        device: str = "cpu",
+        precision: str | None = None,
     ) -> Ratio:
         """First over second in one cell: above 1, the second is faster.
 
@@ -150,20 +239,27 @@ class Benchmark:
         Raises:
             InputError: No such model or cell, or no times there; what there is is listed.
         """
-        return self.ratio_in(self.cell(runtime, threads, batch, device), first, second)
+        return self.ratio_in(self.cell(runtime, threads, batch, device, precision), first, second)
 
     def ratio_in(self, cell: Cell, first: str, second: str) -> Ratio:
         """`ratio` within a cell at hand."""
         one, other = cell.row(first), cell.row(second)
         doubts = (f"{row.model}: {doubt}" for row in (one, other) if (doubt := cell.disturbance(row)))
         seed = self.settings.seed
-        return paired_ratio(one.latency_ms, other.latency_ms, disturbed="; ".join(doubts), seed=seed)
+        doubt = "; ".join(doubts)
+        return paired_ratio(one.latency_ms, other.latency_ms, sittings=cell.sittings, disturbed=doubt, seed=seed)
 
     def table(self) -> str:
         """The cells as a plain table, with warnings and notes below it."""
         from surgery.latency.table import render
 
         return render(self)
+
+    def markdown(self) -> str:
+        """The same for a README or an issue."""
+        from surgery.latency.table import render_markdown
+
+        return render_markdown(self)
 
     def __str__(self) -> str:
         return self.table()
@@ -197,11 +293,14 @@ def _faults(benchmark: Benchmark) -> Iterator[str]:
         names = [row.model for row in cell.rows]
         if len(set(names)) < len(names) or cell.threads < 1:
             yield f"a model is listed twice, or threads are below 1, in {cell}"
+        if timed and cell.sittings and sum(cell.sittings) != len(timed[0].latency_ms):
+            yield f"its sittings hold {sum(cell.sittings)} rounds, not {len(timed[0].latency_ms)}, in {cell}"
         for row in timed:
-            lengths = len(row.latency_ms), len(row.cpu_ms), len(row.device_ms) or len(row.latency_ms)
+            whole = len(row.latency_ms)
+            lengths = whole, len(row.cpu_ms), len(row.device_ms) or whole, len(row.host_ms) or whole
             if len(set(lengths)) > 1 or lengths[0] != len(timed[0].latency_ms) or not lengths[0]:
                 yield f"{row.model!r} has {lengths[0]} samples in {cell}, which do not pair with the others"
             if not all(math.isfinite(ms) and ms > 0 for ms in row.latency_ms):
                 yield f"{row.model!r} has a latency that is not a positive number in {cell}"
-            if not all(math.isfinite(ms) and ms >= 0 for ms in (*row.cpu_ms, *row.device_ms)):
+            if not all(math.isfinite(ms) and ms >= 0 for ms in (*row.cpu_ms, *row.device_ms, *row.host_ms)):
                 yield f"{row.model!r} has a processor or device time below 0 in {cell}"

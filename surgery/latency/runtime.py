@@ -1,4 +1,4 @@
-"""What a runtime adapter is: how a model becomes a file, and how that file becomes a call without arguments."""
+"""What a runtime adapter is: which file it opens, and how that becomes a call without arguments."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from surgery.inputs import Inputs
 
 Run = Callable[[], Any]
 """One forward pass on inputs that were bound before."""
+
+Bind = Callable[[Inputs], Run]
+"""An opened model: inputs in, the call on them out."""
 
 
 @dataclass(frozen=True)
@@ -29,21 +30,43 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """What a model is opened for: the number of threads, the device, and the precision of its weights."""
+
+    threads: int
+    device: str = "cpu"
+    precision: str = "float32"
+
+
+def as_they_are(inputs: Inputs) -> Inputs:
+    """The inputs themselves."""
+    return inputs
+
+
+@dataclass(frozen=True)
 class Runtime:
     """One way of running a model.
 
     Attributes:
         name: As users write it.
-        suffix: Of the file that `write` makes.
+        format: The export format that it opens; None where it runs the module itself.
         devices: The kinds of device that it can be measured on.
-        per_batch: Whether the file fits one batch size only.
-        write: `(model, inputs, path)`, in the process of the caller.
-        load: `(path, threads, device)`, in the measuring process; gives a function that binds inputs to a `Run`.
+        precisions: Those that it knows.
+        load: `(file, setting)`, in the measuring process.
+        arrange: Lays out the inputs, once and outside the clock.
+        lowers: Precisions that it makes itself, of a float32 file and float32 inputs.
+        compiles: Whether loading or the first call compiles, which takes long, and is not done twice.
     """
 
     name: str
-    suffix: str
+    format: str | None
     devices: tuple[str, ...]
-    per_batch: bool
-    write: Callable[[nn.Module, Inputs, Path], None]
-    load: Callable[[Path, int, str], Callable[[Inputs], Run]]
+    precisions: tuple[str, ...]
+    load: Callable[[Path, Setting], Bind]
+    arrange: Callable[[Inputs], Inputs] = as_they_are
+    lowers: tuple[str, ...] = ()
+    compiles: bool = False
+
+    def written_in(self, precision: str) -> str:
+        """The precision of the file that is to be timed in `precision`."""
+        return "float32" if precision in self.lowers else precision

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from surgery.errors import InputError
-from surgery.latency.eager import EAGER
-from surgery.latency.onnx_runtime import ONNX_RUNTIME
+from surgery.latency.eager import COMPILE, CUDA_GRAPHS, EAGER, LAST
+from surgery.latency.onnx_runtime import ONNX_RUNTIME, TENSORRT_RUNTIME
+from surgery.latency.openvino import OPENVINO
+from surgery.latency.programs import AOTI, PT2
 from surgery.latency.runtime import Runtime
 from surgery.latency.torchscript import TORCHSCRIPT
 
-RUNTIMES: dict[str, Runtime] = {r.name: r for r in (EAGER, TORCHSCRIPT, ONNX_RUNTIME)}
+USUAL = (EAGER, TORCHSCRIPT, ONNX_RUNTIME)
+"""What modules are timed in where nobody says otherwise."""
+
+RUNTIMES: dict[str, Runtime] = {
+    r.name: r for r in (*USUAL, LAST, COMPILE, PT2, AOTI, OPENVINO, CUDA_GRAPHS, TENSORRT_RUNTIME)
+}
+
+OF_FORMAT = {"onnx": ONNX_RUNTIME, "torchscript": TORCHSCRIPT, "pt2": PT2, "aoti": AOTI}
+"""What an exported file is timed in where nobody says otherwise."""
 
 
 def runtime_named(name: str) -> Runtime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from surgery.errors import InputError
+from surgery.latency.precisions import PRECISIONS
 from surgery.latency.results import Settings
 from surgery.latency.runtimes import runtime_named
 
@@ -23,6 +25,7 @@ def checked_settings(
     min_seconds: float,
     max_seconds: float,
     seed: int,
+    precisions: Sequence[str] | str,
 ) -> Settings:
     """The arguments as `Settings`; a single value stands for a tuple of one, and repeats count once.
 
@@ -35,6 +38,10 @@ def checked_settings(
     places = _several("devices", devices)
     for place in places:
         _check_device(place)
+    formats = _several("precisions", precisions)
+    for name in formats:
+        if name not in PRECISIONS:
+            raise InputError(f"there is no precision {name!r}", f"known precisions: {', '.join(PRECISIONS)}")
     sizes = None if batch_sizes is None else _several("batch_sizes", batch_sizes)
     for argument, values in (("threads", _several("threads", threads)), ("batch_sizes", sizes or ())):
         for value in values:
@@ -45,16 +52,18 @@ def checked_settings(
             f"min_seconds is {min_seconds} and max_seconds is {max_seconds}",
             "give 0 <= min_seconds <= max_seconds, both in seconds",
         )
-    return Settings(names, _several("threads", threads), sizes, places, min_pairs, min_seconds, max_seconds, seed)
+    counts = _several("threads", threads)
+    return Settings(names, counts, sizes, places, min_pairs, min_seconds, max_seconds, seed, formats)
 
 
-def check_models(models: Mapping[str, nn.Module]) -> None:
-    """Raise `InputError` unless `models` maps at least one name to a module."""
+def check_models(models: Mapping[str, Any]) -> None:
+    """Raise `InputError` unless `models` maps at least one name to a module or a path."""
     if not isinstance(models, Mapping) or not models:
         raise InputError("there are no models to benchmark", 'pass a dict such as {"masked": a, "slim": b}')
     for name, model in models.items():
-        if not isinstance(model, nn.Module):
-            raise InputError(f"models[{name!r}] is a {type(model).__name__}", "pass a torch.nn.Module for every name")
+        if not isinstance(model, nn.Module | str | os.PathLike):
+            way_out = "pass a torch.nn.Module, or the path of an exported file, for every name"
+            raise InputError(f"models[{name!r}] is a {type(model).__name__}", way_out)
 
 
 def _several(argument: str, values: Any) -> tuple[Any, ...]:

@@ -1,108 +1,166 @@
-"""What is prepared before a process is started: private copies, their eager outputs, and a file per runtime."""
+"""What is timed: modules, of which private copies are made, and exported files, which are taken as they are."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from surgery.errors import InputError
+from surgery.exporting.flat import input_names
+from surgery.exporting.opening import Opened, open_file
+from surgery.exporting.target import first_line
 from surgery.inputs import Inputs
-from surgery.latency.forms import eval_
-from surgery.latency.parity import reference
-from surgery.latency.protocol import Form
-from surgery.latency.runtime import Runtime
+from surgery.latency.precisions import cast_, precision_of
+from surgery.latency.results import Model
 from surgery.latency.sending import receive, send
-from surgery.latency.subnormals import count_subnormals
-from surgery.progress import stage
+from surgery.masks import count_subnormals, flush_subnormals_
+from surgery.proof.cost import cost, count_params, size_bytes
+from surgery.proof.resting import rest_
+
+Timed = nn.Module | str | os.PathLike[str]
+"""What users name: a module, or the path of an exported file or of a directory that `surgery.save` wrote."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One model: a private copy of it, or the caller's own where it cannot be copied, with the reason in `unsent`."""
+class ModuleSubject:
+    """A module: a private copy of it, or the caller's own where it cannot be copied, with the reason in `unsent`.
+
+    Attributes:
+        name: The user's.
+        number: Its place among all.
+        model: In eval mode, subnormal weights set to zero (the caller's own is as it was).
+        precision: That it has by itself.
+        copy: The file that another copy can be read from.
+        unsent: Why it cannot leave this process, "" where it can.
+        subnormals: How many subnormal weights it has.
+    """
 
     name: str
-    model: nn.Module
     number: int
+    model: nn.Module
+    precision: str
+    copy: Path | None
     unsent: str = ""
+    subnormals: int = 0
+
+    def cast(self, precision: str) -> nn.Module:
+        """The model in another precision.
+
+        Raises:
+            InputError: It cannot be copied.
+        """
+        if precision == self.precision:
+            return self.model
+        if self.copy is None:
+            raise InputError(f"{self.name} cannot be copied into {precision} ({self.unsent})")
+        model = cast_(rest_(receive(self.copy)), precision)
+        flush_subnormals_(model)
+        return model
+
+    def described(self, inputs: Inputs) -> Model:
+        """What it costs."""
+        kind = type(self.model).__name__
+        try:
+            found = cost(self.model, inputs)
+        except Exception:  # a count of the table: what cannot be counted is left open
+            params, size = count_params(self.model), size_bytes(self.model)
+            return Model(self.name, kind, params, size, subnormals=self.subnormals)
+        return Model(self.name, kind, found.params, found.size_bytes, found.macs, self.subnormals)
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One call to be timed, and a fresh one that shows how far outputs vary."""
+class FileSubject:
+    """An exported file, in its own precision."""
 
-    size: int | None
-    inputs: Inputs
-    fresh: Inputs
+    name: str
     number: int
+    opened: Opened
 
+    @property
+    def unsent(self) -> str:
+        """Files can be read by any process."""
+        return ""
 
-class Preparation:
-    """The folder of one benchmark: each file is written when a cell first needs it."""
-
-    def __init__(self, models: Mapping[str, nn.Module], batches: tuple[Batch, ...], folder: Path) -> None:
-        self.folder = folder
-        self.batches = batches
-        self.subjects = tuple(self._subject(name, model, at) for at, (name, model) in enumerate(models.items()))
-        self._forms: dict[Path, str] = {}
-        for batch in batches:
-            send(batch.inputs, self.inputs(batch))
-            for subject in self.subjects:
-                outputs = reference(subject.model, subject.name, batch.inputs, batch.fresh)
-                send(outputs, self.reference(subject, batch))
-
-    def inputs(self, batch: Batch) -> Path:
-        """The file with the inputs of a batch."""
-        return self.folder / f"inputs-{batch.number}"
-
-    def reference(self, subject: Subject, batch: Batch) -> Path:
-        """The file with a model's eager outputs."""
-        return self.folder / f"reference-{subject.number}-{batch.number}"
-
-    def form(self, subject: Subject, batch: Batch, runtime: Runtime) -> Form:
-        """The model's file for this runtime, written if it is not there yet.
+    def outputs(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        """What it gives in its own runtime, opened as anyone would.
 
         Raises:
-            InputError: It cannot be written; the message is the reason.
+            InputError: It refuses the inputs.
         """
-        part = f"-{batch.number}" if runtime.per_batch else ""
-        path = self.folder / f"model-{subject.number}{part}{runtime.suffix}"
-        if path not in self._forms:
-            with stage(f"benchmark: writing {subject.name} for {runtime.name}"):
-                try:
-                    runtime.write(subject.model, batch.inputs, path)
-                    self._forms[path] = ""
-                except Exception as error:
-                    self._forms[path] = f"{type(error).__name__}: {_first_line(error)}"
-        if self._forms[path]:
-            raise InputError(self._forms[path])
-        return Form(subject.name, str(path), str(self.reference(subject, batch)))
-
-    def notes(self) -> tuple[str, ...]:
-        """What is suspicious about the models themselves."""
-        counts = ((subject.name, count_subnormals(subject.model)) for subject in self.subjects)
-        return tuple(
-            f"{name} holds {count} subnormal weights (below 1.2e-38 in float32, but not 0): processors are many times "
-            "slower on them, so that any model without them looks fast. Set them to exactly 0 and measure again "
-            "(surgery.shrink does with flush_subnormals=True)"
-            for name, count in counts
-            if count
-        )
-
-    def _subject(self, name: str, model: nn.Module, number: int) -> Subject:
-        path = self.folder / f"copy-{number}"
         try:
-            send(model, path)
-            return Subject(name, eval_(receive(path)), number)
+            return tuple(tensor.clone() for tensor in self.opened.outputs(inputs.tensors()))
         except Exception as error:
-            return Subject(name, model, number, f"{type(error).__name__}: {_first_line(error)}")
-        finally:
-            path.unlink(missing_ok=True)
+            shapes = ", ".join(str(tuple(t.shape)) for t in inputs.tensors())
+            fact = f"{self.name}: {self.opened.kind} refuses the inputs ({shapes}): {first_line(error)}"
+            raise InputError(fact, "pass inputs, and batch sizes, that it was exported for") from error
+
+    def described(self, inputs: Inputs) -> Model:
+        """What it is."""
+        return Model(self.name, f"{self.opened.path.name} ({self.opened.target.name})", size_bytes=self.size_bytes)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the file, and of the weights beside it."""
+        path = self.opened.path
+        return sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}.data")) if file.exists())
 
 
-def _first_line(error: BaseException) -> str:
-    """What an exporter's error says, without the pages of diagnosis that may follow."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else "no message"
+Subject = ModuleSubject | FileSubject
+
+
+def subjects_of(
+    models: Mapping[str, Timed], inputs: Inputs, folder: Path, *, trust: bool, flush: bool
+) -> tuple[Subject, ...]:
+    """What users named, ready to be timed; copies are written to `folder`.
+
+    Raises:
+        InputError: A file or a directory cannot be opened.
+    """
+    modules = {name: one if isinstance(one, nn.Module) else _saved(Path(one)) for name, one in models.items()}
+    module = next((one for one in modules.values() if one is not None), None)
+    found: list[Subject] = []
+    for number, (name, one) in enumerate(models.items()):
+        model = modules[name]
+        if model is not None:
+            found.append(_module(name, model, number, folder, flush=flush))
+            continue
+        assert not isinstance(one, nn.Module), "every module is among the modules"
+        names = input_names(module, inputs)
+        try:
+            found.append(FileSubject(name, number, open_file(Path(one), names, trust=trust)))
+        except InputError as error:
+            raise InputError(f"{name}: {error.fact}", error.way_out) from error
+    return tuple(found)
+
+
+def _saved(path: Path) -> nn.Module | None:
+    """The model of a directory that `surgery.save` wrote; None for a file.
+
+    Raises:
+        InputError: It is a directory of something else, or made from code that is not here.
+    """
+    if not path.is_dir():
+        return None
+    from surgery.checkpoints import load
+
+    return load(path)
+
+
+def _module(name: str, model: nn.Module, number: int, folder: Path, *, flush: bool) -> ModuleSubject:
+    path = folder / f"copy-{number}"
+    subnormals = sum(count_subnormals(model).values())
+    try:
+        send(model, path)
+        copied = rest_(receive(path))
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        why = f"{type(error).__name__}: {first_line(error)}"
+        return ModuleSubject(name, number, model, precision_of(model), None, why, subnormals)
+    if flush and subnormals:
+        flush_subnormals_(copied)
+        send(copied, path)
+    return ModuleSubject(name, number, copied, precision_of(copied), path, subnormals=subnormals)

@@ -1,9 +1,10 @@
-"""A benchmark as text: one line per model and cell, then what to be careful about."""
+"""A benchmark as text: a line per model and cell, what each costs, then what to be careful about."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
@@ -12,51 +13,173 @@ from rich.table import Table
 from surgery.latency.results import Benchmark, Cell, Row
 from surgery.latency.statistics import WIDE_IQR
 
-_COLUMNS = ("runtime", "threads", "device", "batch", "model", "p50", "p90", "samples/s")
-_RIGHT = ("threads", "batch", "p90", "samples/s")
+Line = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells of text under their heads, in sections; columns that hold nothing are left out."""
+
+    heads: Line
+    sections: Sequence[Sequence[Line]]
+    left: frozenset[str] = frozenset({"runtime", "precision", "device", "model", "p50"})
+
+    def kept(self) -> tuple[list[str], list[list[Line]]]:
+        """Heads and lines without empty columns."""
+        lines = [line for section in self.sections for line in section]
+        shown = [i for i, head in enumerate(self.heads) if any(line[i] for line in lines)]
+        return [self.heads[i] for i in shown], [[[line[i] for i in shown] for line in s] for s in self.sections]
+
+    def text(self) -> str:
+        """Aligned, for a terminal."""
+        heads, sections = self.kept()
+        table = Table(box=box.SIMPLE, pad_edge=False)
+        for head in heads:
+            aligned = "left" if head in self.left or "/" in head else "right"
+            table.add_column(head, justify=aligned, no_wrap=True)  # type: ignore[arg-type]
+        for section in sections:
+            for line in section:
+                table.add_row(*line)
+            table.add_section()
+        text = io.StringIO()
+        # Wide enough for any name: a line that a pipe or a log wraps is better than one that lost its figures.
+        Console(file=text, width=1000, color_system=None).print(table, markup=False)
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
+
+    def markdown(self) -> str:
+        """For a README."""
+        heads, sections = self.kept()
+        rules = ["---" if head in self.left or "/" in head else "---:" for head in heads]
+        lines = [heads, rules, *(line for section in sections for line in section)]
+        return "\n".join(f"| {' | '.join(word.replace('|', chr(92) + '|') for word in line)} |" for line in lines)
 
 
 def render(benchmark: Benchmark) -> str:
-    """The table, warnings, notes and the machine, as plain text."""
-    first = next((cell.rows[0].model for cell in benchmark.cells), "the first")
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in _COLUMNS:
-        table.add_column(name, justify="right" if name in _RIGHT else "left", no_wrap=True)
-    table.add_column(f"{first} / model [95 %]", no_wrap=True)
-    for cell in benchmark.cells:
-        for row in cell.rows:
-            table.add_row(*_line(benchmark, cell, row))
-        table.add_section()
-    text = io.StringIO()
-    # Wide enough for any name: a line that a pipe or a log wraps is better than one that lost its figures.
-    Console(file=text, width=1000, color_system=None).print(table)
-    lines = "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n").splitlines()
-    lines.append("")
-    lines += [f"warning: {warning}" for cell in benchmark.cells for warning in _warnings(cell)]
-    lines += [f"failed: {row.model} in {cell}: {row.failure}" for cell, row in _failed(benchmark)]
-    lines += [f"note: {note}" for note in (*benchmark.notes, *_cell_notes(benchmark))]
-    load = " to ".join("unknown" if n is None else f"{n:.2f}" for n in (benchmark.load_start, benchmark.load_end))
-    return "\n".join([*lines, f"machine: {benchmark.machine}; load {load}"])
+    """The tables, warnings, notes and the machine, as plain text."""
+    return "\n\n".join([*(grid.text() for grid in grids(benchmark)), "\n".join(_below(benchmark))])
 
 
-def _line(benchmark: Benchmark, cell: Cell, row: Row) -> list[str]:
-    """One row of the table, in the order of its columns."""
-    place = [cell.runtime, str(cell.threads), cell.device, "-" if cell.batch is None else str(cell.batch), row.model]
+def render_markdown(benchmark: Benchmark) -> str:
+    """The same as Markdown."""
+    below = "\n".join(f"- {line}" for line in _below(benchmark))
+    return "\n\n".join([*(grid.markdown() for grid in grids(benchmark)), below])
+
+
+def grids(benchmark: Benchmark) -> list[Grid]:
+    """The latencies, what opening each model took, and the models."""
+    found = [_latencies(benchmark), _openings(benchmark), _models(benchmark)]
+    return [grid for grid in found if any(grid.sections)]
+
+
+PLACE = ("runtime", "precision", "threads", "device", "batch")
+
+
+def place_of(cell: Cell) -> list[str]:
+    """The columns of `PLACE`; float32 goes without saying."""
+    precision = "" if cell.precision == "float32" else cell.precision
+    return [cell.runtime, precision, str(cell.threads), cell.device, "-" if cell.batch is None else str(cell.batch)]
+
+
+def _latencies(benchmark: Benchmark) -> Grid:
+    first = next((cell.rows[0].model for cell in benchmark.cells if cell.rows), "the first")
+    heads = (*PLACE, "model", "p50", "p90", "p99", "samples/s", "GPU", "launch", f"{first} / model [95 %]")
+    sections = [[_latency(benchmark, cell, row) for row in cell.rows] for cell in benchmark.cells]
+    return Grid(heads, sections)
+
+
+def _latency(benchmark: Benchmark, cell: Cell, row: Row) -> list[str]:
     if row.failure:
-        return [*place, "failed", "", "", ""]
+        return [*place_of(cell), row.model, "failed", "", "", "", "", "", ""]
     summary, base = row.summary(), cell.rows[0]
     verdict = ""
     if row is not base and not base.failure:
         ratio = benchmark.ratio_in(cell, base.model, row.model)
         verdict = f"{ratio.median:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}] {ratio.verdict}"
     per_second = summary.calls_per_s * (cell.batch or 1)
+    tail = "" if summary.p99_ms is None else milliseconds(summary.p99_ms)
+    on_device = [milliseconds(median) if median is not None else "" for median in (row.device_p50, row.host_p50)]
     return [
-        *place,
+        *place_of(cell),
+        row.model,
         str(summary),
-        f"{summary.p90_ms:.{2 if summary.p90_ms >= 1 else 4}f} ms",
+        milliseconds(summary.p90_ms),
+        tail,
         f"{per_second:.4g}",
+        *on_device,
         verdict,
     ]
+
+
+def _openings(benchmark: Benchmark) -> Grid:
+    first = next((cell.rows[0].model for cell in benchmark.cells if cell.rows), "the first")
+    heads = (*PLACE, "model", "load", "first call", "peak memory", "file", "error", f"top-1 as {first}")
+    lines = [
+        [
+            *place_of(cell),
+            row.model,
+            "" if row.load_ms is None else milliseconds(row.load_ms),
+            "" if row.first_ms is None else milliseconds(row.first_ms),
+            "" if row.peak_bytes is None else megabytes(row.peak_bytes),
+            "" if row.file_bytes is None else megabytes(row.file_bytes),
+            "" if row.error is None else f"{row.error:.0e}",
+            "" if row.top1 is None else f"{row.top1:.1%}",
+        ]
+        for cell in benchmark.cells
+        for row in cell.rows
+        if row.load_ms is not None and not row.failure
+    ]
+    return Grid(heads, [lines])
+
+
+def _models(benchmark: Benchmark) -> Grid:
+    lines = [
+        [
+            model.name,
+            model.kind,
+            "" if model.params is None else f"{model.params:,}",
+            "" if model.macs is None else f"{model.macs / 1e6:,.4g} M",
+            "" if model.size_bytes is None else megabytes(model.size_bytes),
+        ]
+        for model in benchmark.models
+    ]
+    return Grid(("model", "what", "parameters", "MACs", "size"), [lines], frozenset({"model", "what"}))
+
+
+def milliseconds(ms: float) -> str:
+    """`12.34 ms`, `0.1234 ms`, `1234 ms`."""
+    return f"{ms:.{4 if ms < 1 else 2 if ms < 1000 else 0}f} ms"
+
+
+def megabytes(count: int) -> str:
+    """`44.7 MB`."""
+    return f"{count / 1e6:.{1 if count >= 1e6 else 3}f} MB"
+
+
+def _below(benchmark: Benchmark) -> Iterator[str]:
+    """Warnings, failures, notes, and the machine."""
+    for cell in benchmark.cells:
+        yield from (f"warning: {warning}" for warning in _warnings(cell))
+    for cell in benchmark.cells:
+        yield from _failures(cell)
+    if benchmark.interrupted:
+        yield "note: interrupted; what had been measured until then is shown"
+    yield from (f"note: {note}" for note in benchmark.notes)
+    for cell in benchmark.cells:
+        yield from (f"note: {cell}: {note}" for note in cell.notes)
+        yield from (f"note: {row.model} in {cell}: {hint}" for row in cell.rows if (hint := cell.hint(row)))
+        if cell.clocks:
+            yield f"note: {cell}: GPU at {' and '.join(dict.fromkeys(map(str, cell.clocks)))}"
+    load = " to ".join("unknown" if n is None else f"{n:.2f}" for n in (benchmark.load_start, benchmark.load_end))
+    yield f"machine: {benchmark.machine}; load {load}"
+
+
+def _failures(cell: Cell) -> Iterator[str]:
+    """Rows without times, together where the reason is the same for all."""
+    reasons = {row.failure for row in cell.rows}
+    if len(cell.rows) > 1 and len(reasons) == 1 and "" not in reasons:
+        yield f"failed: all models in {cell}: {reasons.pop()}"
+        return
+    yield from (f"failed: {row.model} in {cell}: {row.failure}" for row in cell.rows if row.failure)
 
 
 def _warnings(cell: Cell) -> Iterator[str]:
@@ -73,11 +196,3 @@ def _warnings(cell: Cell) -> Iterator[str]:
             )
         if doubt := cell.disturbance(row):
             yield f"{row.model} in {cell}: {doubt}; something else was running"
-
-
-def _failed(benchmark: Benchmark) -> Iterator[tuple[Cell, Row]]:
-    return ((cell, row) for cell in benchmark.cells for row in cell.rows if row.failure)
-
-
-def _cell_notes(benchmark: Benchmark) -> Iterator[str]:
-    return (f"{cell}: {note}" for cell in benchmark.cells for note in cell.notes)

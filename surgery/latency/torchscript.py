@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from surgery.inputs import Inputs
-from surgery.latency import forms
-from surgery.latency.runtime import Run, Runtime
+from surgery.latency.precisions import FLOATS
+from surgery.latency.runtime import Bind, Run, Runtime, Setting
 
 
-def _load(path: Path, threads: int, device: str) -> Callable[[Inputs], Run]:
+def _load(path: Path, setting: Setting) -> Bind:
     with warnings.catch_warnings():
         # torch.jit is deprecated since torch 2.11 and says so at each call.
         warnings.simplefilter("ignore", DeprecationWarning)
-        loaded = torch.jit.load(str(path), map_location=device)
+        loaded = torch.jit.load(str(path), map_location=setting.device)
         module = torch.jit.optimize_for_inference(loaded)
 
     def bind(inputs: Inputs) -> Run:
@@ -27,4 +26,4 @@ def _load(path: Path, threads: int, device: str) -> Callable[[Inputs], Run]:
     return bind
 
 
-TORCHSCRIPT = Runtime("torchscript", ".ts", ("cpu", "cuda"), True, forms.write_torchscript, _load)
+TORCHSCRIPT = Runtime("torchscript", "torchscript", ("cpu", "cuda"), FLOATS, _load)

@@ -22,7 +22,7 @@ def resting(model: nn.Module) -> Iterator[Reset]:
     """
     modules = list(model.modules())
     flags = [module.training for module in modules]
-    _rest_(model)
+    rest_(model)
     reset = _recorder(modules)
     try:
         with torch.no_grad():
@@ -33,13 +33,14 @@ def resting(model: nn.Module) -> Iterator[Reset]:
             module.training = flag
 
 
-def _rest_(model: nn.Module) -> None:
-    """`model.eval()`, also for the modules of `torch.export`, which refuse to be asked."""
+def rest_(model: nn.Module) -> nn.Module:
+    """`model.eval()`, also for the modules of `torch.export`, which refuse to be asked. Returns it."""
     try:
-        model.eval()
+        return model.eval()
     except NotImplementedError:
         for module in model.modules():
             module.training = False
+        return model
 
 
 def _recorder(modules: Sequence[nn.Module]) -> Reset:

@@ -9,25 +9,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from surgery.errors import InputError
 from surgery.exporting.staging import staged
 from surgery.inputs import Example, Inputs
+from surgery.latency import Benchmark, benchmark
 from surgery.progress import stage
 from surgery.quantizing import counting, writing
 from surgery.quantizing import data as samples_of
 from surgery.quantizing import method as methods
 from surgery.quantizing.agreement import compare
 from surgery.quantizing.data import Samples
-from surgery.quantizing.float_file import FloatFile, runner
+from surgery.quantizing.float_file import Feed, FloatFile, runner
 from surgery.quantizing.inductor import SUFFIX
 from surgery.quantizing.judging import Evaluate, evaluated_by, require_close
 from surgery.quantizing.packages import package
 from surgery.quantizing.result import FLOAT, INT8, Quantized
 from surgery.quantizing.running import AsModule
 from surgery.quantizing.source import Source, source_of
-from surgery.quantizing.timing import time_files
 from surgery.version import __version__
 
 FRESH = 8
@@ -139,7 +140,7 @@ def quantize(
             models = {which: AsModule(runner(place), source.file.slots) for which, place in paths.items()}
             evaluated = evaluated_by(evaluate, models)
         call = one if source.example is None else source.feed(source.example)
-        timed = time_files({FLOAT: source.file.path, INT8: file}, [call]) if measure else None
+        timed = _timed({FLOAT: source.file.path, INT8: file}, call) if measure else None
         size_bytes = file.stat().st_size
     return Quantized(
         path=path,
@@ -158,6 +159,11 @@ def quantize(
         benchmark=timed,
         notes=(*source.notes, *given.notes),
     )
+
+
+def _timed(files: Mapping[str, Path], call: Feed) -> Benchmark:
+    """Both files on one thread, interleaved; each is compared with itself only."""
+    return benchmark(files, (), {name: torch.from_numpy(array.copy()) for name, array in call.items()})
 
 
 def _require(path: Path, method: str | None, samples: int, min_cosine: float | None) -> None:

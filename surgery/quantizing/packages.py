@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,7 @@ from surgery.exporting.program import capture
 from surgery.exporting.state import KeptState, eval_copy
 from surgery.exporting.target import Source, first_line
 from surgery.inputs import Inputs
-from surgery.latency import Benchmark, Cell
-from surgery.latency.cells import time_cell
-from surgery.latency.machine import load_average, this_machine
-from surgery.latency.results import Settings
-from surgery.latency.runtime import Call
-from surgery.latency.timing import Enough
+from surgery.latency import benchmark
 from surgery.progress import stage
 from surgery.proof.cost import size_bytes
 from surgery.quantizing.agreement import compare
@@ -34,9 +28,7 @@ from surgery.quantizing.method import STATIC
 from surgery.quantizing.result import FLOAT, INT8, Quantized
 from surgery.quantizing.running import AsModule
 
-RUNTIME = "aoti"
 Runner = Callable[[Feed], list[Array]]
-ENOUGH = Enough(50, 3.0, 30.0)
 
 
 def package(
@@ -99,9 +91,7 @@ def package(
     timed = None
     if measure:
         compiled(flat, tensors, folder / "float.pt2", {})
-        feed = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
-        both = {FLOAT: opened(folder / "float.pt2", names), INT8: opened(file, names)}
-        timed = _timed(example.batch, {which: partial(run, feed) for which, run in both.items()})
+        timed = benchmark({FLOAT: folder / "float.pt2", INT8: file}, tuple(tensors), trust=True)
     shape = ", ".join(str(list(tensor.shape)) for tensor in tensors)
     isa = torch.backends.cpu.get_cpu_capability()
     return Quantized(
@@ -156,20 +146,3 @@ def _whole_batches(run: Runner, size: int | None) -> Runner:
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
     return several
-
-
-def _timed(batch: int | None, runs: Mapping[str, Callable[[], Any]]) -> Benchmark:
-    """Both packages in this process, interleaved, on one thread."""
-    load_start, threads = load_average(), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with stage(f"timing {', '.join(runs)}"):
-            cell = time_cell(
-                Cell(RUNTIME, 1, "cpu", batch, ()), {name: Call(run) for name, run in runs.items()}, ENOUGH
-            )
-    finally:
-        torch.set_num_threads(threads)
-    sizes = None if batch is None else (batch,)
-    limits = (ENOUGH.min_pairs, ENOUGH.min_seconds, ENOUGH.max_seconds, 0)
-    settings = Settings((RUNTIME,), (1,), sizes, ("cpu",), *limits)
-    return Benchmark(this_machine(), settings, (cell,), load_start, load_average())

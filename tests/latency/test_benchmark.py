@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+import surgery
 from surgery.errors import CheckError, InputError, SurgeryError
-from surgery.inputs import Inputs
-from surgery.latency import Benchmark, benchmark, protocol, timing, worker
-from surgery.latency.forms import write_onnx
+from surgery.latency import Benchmark, Interrupted, benchmark, protocol, timing, worker
 from surgery.latency.onnx_runtime import session
 
 BRIEF: dict[str, Any] = {"min_pairs": 6, "min_seconds": 0.02, "max_seconds": 0.05}
@@ -126,7 +125,7 @@ def test_a_model_that_cannot_be_exported_fails_alone(folders: Path) -> None:
     two = {"odd": Odd("untraceable"), "plain": Odd()}
     result = benchmark(two, torch.randn(2, 3), runtimes=("torchscript",), **BRIEF)
     odd, plain = result.cells[0].rows
-    assert (odd.failure, odd.latency_ms) == ("ValueError: no traces please", ())
+    assert (odd.failure, odd.latency_ms) == ("Odd cannot be traced: no traces please", ())
     assert len(plain.latency_ms) >= 6
     assert result.cells[0].batch == 2
     assert not list(folders.iterdir())
@@ -140,14 +139,23 @@ def test_a_model_that_cannot_run_elsewhere_fails_alone() -> None:
 def test_where_no_model_can_be_exported_no_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(subprocess, "Popen")
     result = benchmark({"odd": Odd("untraceable")}, torch.randn(2, 3), runtimes="torchscript", threads=(1, 2), **BRIEF)
-    assert [cell.rows[0].failure for cell in result.cells] == ["ValueError: no traces please"] * 2
+    assert [cell.rows[0].failure for cell in result.cells] == ["Odd cannot be traced: no traces please"] * 2
 
 
-def test_a_runtime_that_computes_something_else_is_an_error(folders: Path) -> None:
+def test_a_model_that_computes_something_else_there_is_not_timed(folders: Path) -> None:
     two = {"plain": Odd(), "liar": Odd("lies")}
+    (cell,) = benchmark(two, torch.randn(2, 3), runtimes="torchscript", **BRIEF).cells
+    plain, liar = cell.rows
+    assert (plain.disagrees, len(plain.latency_ms) >= 6) == (False, True)
+    assert (liar.disagrees, liar.latency_ms) == (True, ())
+    assert liar.failure.startswith("torchscript does not compute what model 'liar' computes in eager mode")
+    assert not list(folders.iterdir())
+
+
+def test_where_every_model_computes_something_else_it_is_an_error(folders: Path) -> None:
     with pytest.raises(CheckError, match="torchscript does not compute what model 'liar' computes") as caught:
-        benchmark(two, torch.randn(2, 3), runtimes="torchscript", **BRIEF)
-    assert "drop it from runtimes" in caught.value.way_out
+        benchmark({"liar": Odd("lies")}, torch.randn(2, 3), runtimes="torchscript", **BRIEF)
+    assert "do not trust times" in caught.value.way_out
     assert not list(folders.iterdir())
 
 
@@ -155,8 +163,15 @@ def test_a_process_that_dies_leaves_its_last_words(folders: Path) -> None:
     with pytest.raises(SurgeryError) as caught:
         benchmark({"odd": Odd("dies")}, torch.randn(2, 3), runtimes="eager", **BRIEF)
     assert caught.value.fact == "the benchmark process for eager, 1 thread, cpu was killed by SIGKILL: last words"
-    assert "leave 'eager' out of runtimes" in caught.value.way_out
+    assert "leave that runtime out" in caught.value.way_out
     assert not list(folders.iterdir())
+
+
+def test_a_process_that_dies_takes_no_other_cell_with_it() -> None:
+    found = benchmark({"odd": Odd("dies")}, torch.randn(2, 3), runtimes=("eager", "torchscript"), **BRIEF)
+    died, traced = found.cells
+    assert died.rows[0].failure.endswith("was killed by SIGKILL: last words")
+    assert len(traced.rows[0].latency_ms) >= 6
 
 
 def test_ctrl_c_ends_the_process_and_leaves_nothing(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,11 +186,12 @@ def test_ctrl_c_ends_the_process_and_leaves_nothing(folders: Path, monkeypatch: 
     monkeypatch.setattr(subprocess, "Popen", Spied)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted) as caught:
             benchmark({"odd": Odd("sleeps")}, torch.randn(2, 3), runtimes="eager", **BRIEF)
     finally:
         signal.signal(signal.SIGINT, before)
     assert [process.returncode for process in started] == [-signal.SIGKILL]
+    assert (caught.value.benchmark.cells, caught.value.benchmark.interrupted) == ((), True)
     assert not list(folders.iterdir())
 
 
@@ -223,23 +239,12 @@ def test_a_model_that_cannot_be_loaded_elsewhere_is_timed_here() -> None:
     assert result.cells[0].notes[0].startswith(why)
 
 
-def test_subnormal_weights_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(subprocess, "Popen")
-    model = Odd("lock")
-    with torch.no_grad():
-        model.weight[0] = 1e-40
-    result = benchmark({"masked": model}, torch.randn(2, 3), runtimes="eager", **BRIEF)
-    assert result.notes[0].startswith("masked holds 3 subnormal weights")
-    assert "Set them to exactly 0" in result.notes[0]
-    assert "note: masked holds 3 subnormal weights" in result.table()
-
-
-def test_onnxruntime_is_not_timed_on_a_gpu_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_without_such_a_device_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(subprocess, "Popen")
     for name, value in (("is_available", True), ("device_count", 1), ("get_device_name", "A GPU")):
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
-    result = benchmark({"a": Odd()}, torch.randn(2, 3), runtimes="onnxruntime", devices=("cuda",), **BRIEF)
-    assert result.cells[0].rows[0].failure == "onnxruntime is measured on cpu only"
+    result = benchmark({"a": Odd()}, torch.randn(2, 3), runtimes="openvino", devices=("cuda",), **BRIEF)
+    assert result.cells[0].rows[0].failure == "openvino is measured on cpu only"
     with pytest.raises(InputError, match="there is no device 'cuda:1'\n  -> this machine has 1 CUDA devices"):
         benchmark({"a": Odd()}, torch.randn(2, 3), devices=("cuda:1",))
 
@@ -249,7 +254,10 @@ def test_onnxruntime_is_not_timed_on_a_gpu_and_says_so(monkeypatch: pytest.Monke
     [
         ({}, {}, "there are no models to benchmark"),
         (nn.Linear(3, 3), {}, "there are no models to benchmark"),
-        ({"a": "resnet"}, {}, "models['a'] is a str\n  -> pass a torch.nn.Module for every name"),
+        ({"a": 3}, {}, "models['a'] is a int\n  -> pass a torch.nn.Module, or the path of an exported file"),
+        ({"a": "resnet"}, {}, "a: the path 'resnet' does not tell the export format"),
+        ({"a": "resnet.onnx"}, {}, "a: there is no file 'resnet.onnx'"),
+        ({"a": Odd()}, {"precisions": "fp8"}, "no precision 'fp8'\n  -> known precisions: float32, bf16"),
         ({"a": Odd()}, {"runtimes": "tvm"}, "no runtime 'tvm'\n  -> known runtimes: eager, torchscript, onnxruntime"),
         ({"a": Odd()}, {"runtimes": ()}, "runtimes is empty"),
         ({"a": Odd()}, {"threads": (1, 0)}, "threads holds 0\n  -> give whole numbers from 1 on"),
@@ -288,7 +296,7 @@ def test_the_environment_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_onnxruntime_has_its_threads_and_they_do_not_spin(tmp_path: Path) -> None:
-    write_onnx(nn.Linear(3, 3), Inputs.of(torch.randn(2, 3)), tmp_path / "m.onnx")
+    surgery.export(nn.Linear(3, 3), tmp_path / "m.onnx", torch.randn(2, 3))
     options = session(tmp_path / "m.onnx", 2).get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
     assert options.graph_optimization_level.name == "ORT_ENABLE_ALL"

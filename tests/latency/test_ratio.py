@@ -3,7 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from surgery.latency.statistics import disturbance, paired_ratio, settled, summarize
+from surgery.latency.statistics import (
+    disturbance,
+    launch_bound,
+    paired_ratio,
+    settled,
+    settled_between,
+    summarize,
+    unpaired_ratio,
+)
 
 
 def times(n: int, scale: float, noise: float, seed: int) -> list[float]:
@@ -47,9 +55,19 @@ def test_two_percent_is_seen_when_the_interval_is_narrow() -> None:
     assert paired_ratio(times(500, 1.02, 0.01, 1), times(500, 1.0, 0.01, 2)).verdict == "faster"
 
 
+def test_an_interval_that_reaches_into_the_margin_says_nothing() -> None:
+    ratio = paired_ratio(times(200, 1.015, 0.02, 1), times(200, 1.0, 0.02, 2))
+    assert 1 < ratio.low < 1.01 < ratio.median
+    assert (ratio.verdict, ratio.why) == ("too noisy to say", "the interval reaches within 1% of 1")
+
+
 @pytest.mark.parametrize(
     ("scale", "noise", "n", "why"),
-    [(1.0, 0.06, 120, "% wide"), (1.02, 0.09, 60, "the interval includes 1"), (1.0, 0.3, 60, "the middle half")],
+    [
+        (1.0, 0.06, 120, "% wide"),
+        (1.02, 0.09, 60, "the interval reaches within 1% of 1"),
+        (1.0, 0.3, 60, "the middle half"),
+    ],
 )
 def test_noise_is_admitted(scale: float, noise: float, n: int, why: str) -> None:
     ratio = paired_ratio(times(n, scale, noise, 1), times(n, 1.0, noise, 2))
@@ -98,6 +116,8 @@ def test_a_summary_has_the_textbook_figures_and_carries_its_doubt() -> None:
     assert (summary.mean_ms, summary.min_ms) == (51.0, 1.0)
     assert summary.calls_per_s == pytest.approx(1000 / 51)
     assert summary.wide
+    assert summary.p99_ms == 100.0
+    assert summarize([1.0] * 99).p99_ms is None
     quiet = summarize([4.20, 4.21, 4.22])
     assert not quiet.wide
     assert str(quiet) == "4.21 ms (IQR 0.01, n=3)"
@@ -129,3 +149,69 @@ def test_processor_time_far_from_the_threads_is_a_disturbance(cpu: float, thread
 
 def test_reading_the_clocks_is_no_disturbance_of_a_tiny_call() -> None:
     assert disturbance([0.012] * 5, [0.010] * 5, 1) == ""
+
+
+def test_two_runs_differ_only_beyond_five_percent() -> None:
+    now = times(200, 1.0, 0.02, 2)
+    assert unpaired_ratio(times(300, 1.04, 0.02, 1), now).verdict == "no difference"
+    faster = unpaired_ratio(times(300, 1.2, 0.02, 1), now)
+    assert (faster.verdict, faster.n) == ("faster", 200)
+    assert 1.18 < faster.low < faster.median < faster.high < 1.22
+    assert unpaired_ratio(times(300, 0.8, 0.02, 1), now).verdict == "slower"
+    assert unpaired_ratio(times(300, 1.2, 0.02, 1), now, disturbed="loud").verdict == "faster"
+    assert unpaired_ratio(times(300, 1.1, 0.02, 1), now, disturbed="loud").verdict == "too noisy to say"
+    assert unpaired_ratio([2.0], [1.0]).verdict == "too noisy to say"
+
+
+def test_a_call_that_returns_late_is_bound_by_its_launches() -> None:
+    assert launch_bound([], [1.0]) == ""
+    assert launch_bound([0.5] * 3, [1.0] * 3) == ""
+    assert launch_bound([0.9] * 3, [1.0] * 3).startswith("launching takes 90% of the time: CUDA graphs")
+
+
+def lucky(sittings: int, luck: float, seed: int, rounds: int = 100) -> list[float]:
+    """Times with a quiet noise, and a luck of its own in each sitting."""
+    generator = np.random.default_rng(seed)
+    levels = np.exp(luck * generator.standard_normal(sittings)).repeat(rounds)
+    return list(levels * np.exp(0.01 * generator.standard_normal(sittings * rounds)))
+
+
+def test_the_luck_of_a_sitting_is_not_taken_for_a_difference() -> None:
+    """With many pairs, one that forgets the sittings is certain of what is luck."""
+    ones, wrong, forgetful = [1.0] * 600, 0, 0
+    for seed in range(100):
+        times = lucky(6, 0.03, seed)
+        wrong += paired_ratio(times, ones, sittings=[100] * 6).verdict in ("faster", "slower")
+        forgetful += paired_ratio(times, ones).verdict in ("faster", "slower")
+    assert wrong <= 3
+    assert forgetful >= 10
+
+
+def test_the_interval_over_sittings_holds_the_truth_about_95_times_in_100() -> None:
+    ones = [1.0] * 600
+    found = [paired_ratio(lucky(6, 0.03, seed), ones, sittings=[100] * 6) for seed in range(100)]
+    held = sum(ratio.low <= 1 <= ratio.high for ratio in found)
+    assert 90 <= held <= 100
+    assert np.median([ratio.high - ratio.low for ratio in found]) < 0.09
+
+
+def test_sittings_that_agree_give_a_narrow_interval() -> None:
+    ratio = paired_ratio(lucky(6, 0.001, 1), [1.0] * 600, sittings=[100] * 6)
+    assert (ratio.verdict, ratio.high - ratio.low < 0.005) == ("no difference", True)
+    assert settled_between(lucky(6, 0.001, 1), [1.0] * 600, [100] * 6)
+    assert not settled_between(lucky(6, 0.05, 1), [1.0] * 600, [100] * 6)
+
+
+def test_sittings_of_different_length_count_alike() -> None:
+    """Nine tenths of the rounds are of the first sitting, which had luck."""
+    times = [1.2] * 900 + [1.0 + 0.001 * (i % 7) for i in range(100)]
+    ratio = paired_ratio(times, [1.0] * 1000, sittings=[900, 20, 20, 20, 20, 20])
+    assert ratio.low < 1.01
+
+
+def test_what_was_opened_once_must_be_faster_by_more_than_luck() -> None:
+    ones = [1.0] * 500
+    assert paired_ratio(times(500, 1.04, 0.01, 1), ones, sittings=[500]).verdict == "too noisy to say"
+    assert paired_ratio(times(500, 1.04, 0.01, 1), ones).verdict == "faster"
+    assert paired_ratio(times(500, 1.07, 0.01, 1), ones, sittings=[500]).verdict == "faster"
+    assert paired_ratio(times(500, 1.0, 0.01, 1), ones, sittings=[500]).verdict == "no difference"

@@ -3,7 +3,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,8 +10,8 @@ from torch import Tensor, nn
 from surgery.errors import CheckError, InputError
 from surgery.inputs import Inputs
 from surgery.latency.cells import checked
-from surgery.latency.forms import output_tensors
-from surgery.latency.parity import Reference, check_parity, reference
+from surgery.latency.parity import Reference, check_parity, reference, tensors_of, top1
+from surgery.latency.results import Cell, Row
 
 OUTPUT, FRESH = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 2.0], [3.0, 6.0]])
 WANTED = Reference((OUTPUT,), (FRESH,))  # the spread is 2
@@ -103,10 +102,18 @@ def test_outputs_of_every_shape_are_found() -> None:
         logits: Tensor
         more: dict[str, Any]
 
+    class OnDevice:
+        def arrays(self) -> list[Any]:
+            return [c.numpy()]
+
     a, b, c = torch.zeros(1), torch.ones(2), torch.full((3,), 2.0)
-    got = output_tensors((Output(a, {"b": b, "none": None}), [c.numpy(), "text"]))
+    got = tensors_of((Output(a, {"b": b, "none": None}), [c, "text"]))
     assert [t.tolist() for t in got] == [[0.0], [1.0, 1.0], [2.0, 2.0, 2.0]]
-    assert np.shares_memory(got[2].numpy(), c.numpy())
+    assert [t.tolist() for t in tensors_of([a.numpy(), b.numpy()])] == [[0.0], [1.0, 1.0]]
+    assert [t.tolist() for t in tensors_of(OnDevice())] == [[2.0, 2.0, 2.0]]
+
+
+CELL = Cell("eager", 1, "cpu", None, ())
 
 
 def test_a_model_that_writes_into_its_inputs_gets_them_back() -> None:
@@ -116,13 +123,57 @@ def test_a_model_that_writes_into_its_inputs_gets_them_back() -> None:
 
     model, x = Writer(), Inputs.of(torch.zeros(2, 3))
     wanted = reference(model, "writer", x, x.fresh(0))
-    call = checked(lambda inputs: lambda: model(*inputs.args), x, wanted, "writer", "eager")
+    call, row = checked(lambda inputs: lambda: model(*inputs.args), x, wanted, wanted.outputs, Row("writer"), CELL)
     assert call.reset is not None
+    assert (row.error, row.top1, row.first_ms is not None) == (0.0, 1.0, True)
     for _ in range(2):
         call.reset()
         torch.testing.assert_close(call.run(), torch.ones(2, 3))
     assert not x.args[0].any()  # and the other models' inputs are not touched
-    polite = checked(lambda inputs: lambda: inputs.args[0] + 1, x, wanted, "polite", "eager")
+    polite, _ = checked(lambda inputs: lambda: inputs.args[0] + 1, x, wanted, wanted.outputs, Row("polite"), CELL)
     assert polite.reset is None
     with pytest.raises(CheckError, match="eager does not compute what model 'wrong'"):
-        checked(lambda inputs: lambda: inputs.args[0] + 2, x, replace(wanted, fresh=()), "wrong", "eager")
+        checked(lambda inputs: lambda: inputs.args[0] + 2, x, replace(wanted, fresh=()), (), Row("wrong"), CELL)
+
+
+def test_the_layout_of_the_inputs_is_kept() -> None:
+    x = Inputs.of(torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last))
+    seen: list[bool] = []
+
+    def bind(inputs: Inputs) -> Any:
+        seen.append(inputs.args[0].is_contiguous(memory_format=torch.channels_last))
+        return lambda: inputs.args[0] + 1
+
+    checked(bind, x, Reference((torch.ones(2, 3, 4, 4),), ()), (), Row("a"), CELL)
+    assert seen == [True]
+
+
+def test_a_lower_precision_may_lose_four_times_what_eager_mode_loses_in_it() -> None:
+    own = Reference((torch.tensor([[1.0, 2.0, 3.0]]),), ())
+    lowered = own.lowered([torch.tensor([[1.0, 2.0, 3.2]])], torch.bfloat16)
+    assert check_parity([torch.tensor([[1.0, 2.0, 3.7]])], lowered, model="a", runtime="b") == pytest.approx(0.35)
+    with pytest.raises(CheckError, match=r"off by 4.5e-01 of its spread \(4e-01 allowed\)"):
+        check_parity([torch.tensor([[1.0, 2.0, 3.9]])], lowered, model="a", runtime="b")
+    refused = own.lowered(None, torch.float16)  # eager mode cannot: 16 rounding steps of the largest output
+    check_parity([own.outputs[0] + 16 * 3 * 2**-10], refused, model="a", runtime="b")
+    with pytest.raises(CheckError):
+        check_parity([own.outputs[0] + 17 * 3 * 2**-10], refused, model="a", runtime="b")
+    check_parity([own.outputs[0] * 5], own.unbounded(), model="a", runtime="b")
+    with pytest.raises(CheckError, match="shape"):
+        check_parity([torch.ones(3)], own.unbounded(), model="a", runtime="b")
+
+
+def test_top_1_is_ranked_over_the_classes() -> None:
+    logits = torch.tensor([[1.0, 2.0], [4.0, 3.0], [0.0, 1.0], [1.0, 0.0]])
+    other = logits.clone()
+    other[3] = torch.tensor([0.0, 1.0])
+    assert top1([other], [logits]) == 0.75
+    maps = torch.zeros(1, 2, 2, 2)
+    maps[0, 1, 0] = 1.0
+    flipped = maps.clone()
+    flipped[0, 1] = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    assert top1([flipped], [maps]) == 0.75
+    assert top1([logits], [logits[:2]]) is None
+    assert top1([torch.ones(3)], [torch.ones(3)]) is None
+    assert top1([torch.ones(3, 1)], [torch.ones(3, 1)]) is None
+    assert top1([torch.ones(3, 2, dtype=torch.int64)], [torch.ones(3, 2, dtype=torch.int64)]) is None

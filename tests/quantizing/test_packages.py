@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import torch
 
 import surgery
 from surgery.errors import CheckError, InputError, MissingExtraError
-from surgery.latency.timing import Enough
 from surgery.quantizing import packages
 from surgery.quantizing.agreement import Agreement
 from surgery.quantizing.inductor import require_faithful
@@ -27,7 +27,8 @@ needs_torchao = pytest.mark.skipif(not importlib.util.find_spec("torchao"), reas
 def test_a_package_computes_what_its_graph_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(packages, "ENOUGH", Enough(5, 0.0, 0.1, 0.0))
+    briefly = partial(surgery.benchmark, min_pairs=5, min_seconds=0.0, max_seconds=0.1)
+    monkeypatch.setattr(packages, "benchmark", briefly)
     net = convnet()
     done = surgery.quantize(
         net,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -150,12 +151,9 @@ def test_ranges_learnt_from_other_data_are_seen(tmp_path: Path, conv_file: Path)
 
 def test_both_are_timed_side_by_side(tmp_path: Path, conv_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from surgery.quantizing import door
-    from surgery.quantizing.timing import time_files
 
-    def briefly(*args: object, **kwargs: object) -> surgery.Benchmark:
-        return time_files(*args, min_pairs=5, min_seconds=0.0, max_seconds=0.1)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(door, "time_files", briefly)
+    briefly = partial(surgery.benchmark, min_pairs=5, min_seconds=0.0, max_seconds=0.1)
+    monkeypatch.setattr(door, "benchmark", briefly)
     done = surgery.quantize(conv_file, tmp_path / "q.onnx", pictures(3), data=pictures(), measure=True)
     assert done.benchmark is not None
     (cell,) = done.benchmark.cells
