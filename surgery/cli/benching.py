@@ -90,7 +90,7 @@ def bench(
     check_report(report, overwrite=overwrite)
     specs = _named(models, "NAME=MODEL")
     weights = _named(checkpoint or (), "NAME=FILE")
-    for what, names in (("checkpoint", weights), ("--baked", baked or ())):
+    for what, names in (("--checkpoint", weights), ("--baked", baked or ())):
         if unknown := sorted(set(names) - specs.keys()):
             raise InputError(f"{what} names {unknown[0]!r}, which is no model", f"name one of {', '.join(specs)}")
     if not inputs:
@@ -145,8 +145,7 @@ def _exit_code(measured: Benchmark) -> int:
 
 
 def _compared(files: Sequence[str], *, any_machine: bool, markdown: bool) -> Outcome:
-    from surgery.latency import Benchmark
-    from surgery.latency.comparing import compare
+    from surgery.latency import Benchmark, compare
 
     if len(files) != 2:
         raise InputError(

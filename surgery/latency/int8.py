@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from surgery.exporting.program import capture
@@ -44,5 +45,6 @@ def quantise_package(source: Source, calls: Sequence[Inputs], path: Path) -> Non
 
     names = source.model.input_names
     feeds = [{n: t.numpy() for n, t in zip(names, call.tensors(), strict=True)} for call in calls]
-    graph = inductor.quantised_graph(capture(source).exported, feeds, names)
+    free = replace(source, shapes=None)  # of a graph of one batch size, torchao refuses some
+    graph = inductor.quantised_graph(capture(free).exported, feeds, names)
     inductor.compiled(graph.module, source.inputs.tensors(), path, {})

@@ -48,7 +48,7 @@ def session(path: Path, threads: int, providers: Sequence[Any] = (CPU,)) -> Any:
     if wanted not in ort.get_available_providers():
         raise InputError(
             f"onnxruntime {ort.__version__} has no {wanted} (only {', '.join(ort.get_available_providers())})",
-            "pip install onnxruntime-gpu in the place of onnxruntime",
+            "pip install 'surgery[tensorrt]'" if wanted == TENSORRT else "pip install onnxruntime-gpu alone",
         )
     opened = ort.InferenceSession(str(path), options, providers=list(providers))
     if opened.get_providers()[0] != wanted:  # it falls back to the CPU, and says so in its log only

@@ -67,7 +67,7 @@ def render_markdown(benchmark: Benchmark) -> str:
 
 def grids(benchmark: Benchmark) -> list[Grid]:
     """The latencies, what opening each model took, and the models."""
-    found = [_latencies(benchmark), _openings(benchmark), _models(benchmark)]
+    found = [_latencies(benchmark), openings(benchmark), described(benchmark)]
     return [grid for grid in found if any(grid.sections)]
 
 
@@ -110,7 +110,8 @@ def _latency(benchmark: Benchmark, cell: Cell, row: Row) -> list[str]:
     ]
 
 
-def _openings(benchmark: Benchmark) -> Grid:
+def openings(benchmark: Benchmark) -> Grid:
+    """What opening each model took, and how close it comes to its own eager outputs and to the first model."""
     first = next((cell.rows[0].model for cell in benchmark.cells if cell.rows), "the first")
     heads = (*PLACE, "model", "load", "first call", "peak memory", "file", "error", f"top-1 as {first}")
     lines = [
@@ -131,7 +132,8 @@ def _openings(benchmark: Benchmark) -> Grid:
     return Grid(heads, [lines])
 
 
-def _models(benchmark: Benchmark) -> Grid:
+def described(benchmark: Benchmark) -> Grid:
+    """The models themselves."""
     lines = [
         [
             model.name,

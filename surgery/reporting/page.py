@@ -22,7 +22,7 @@ from surgery.reporting.proving import gauges_of
 from surgery.reporting.removal import removal_of
 from surgery.reporting.sharing import sharing_of
 from surgery.reporting.staying import staying_of
-from surgery.reporting.timing import forest_of, places_of, verdicts
+from surgery.reporting.timing import forest_of, places_of, tables_of, verdicts
 from surgery.results import Result
 from surgery.version import __version__
 
@@ -125,6 +125,7 @@ def _render(
         exports=[(one, _beyond(one)) for one in exports],
         benchmark=benchmark,
         places=places,
+        tables=() if benchmark is None else tables_of(benchmark),
         forest=forest,
         verdicts="" if forest is None else verdicts([line.ratio for line in forest.lines]),
         machine=() if benchmark is None else facts.named(benchmark.machine),

@@ -8,13 +8,14 @@ tables hold all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from surgery.latency.results import Benchmark, Cell, Row
 from surgery.latency.statistics import Ratio, Summary
+from surgery.latency.table import Grid, described, openings
 from surgery.reporting.scales import Scale, linear, ratios
 
 WIDTH, LEFT, HALF, TOP, STEP, HEADING, LABEL = 560, 4, 11, 34, 52, 38, 40
@@ -66,7 +67,6 @@ class Timed:
         ratio: The first model over this one; None for the first itself, and without samples.
         doubt: Why its times are doubtful, or "".
         shape: Its distribution.
-        more: What else the row says, as `(name, value)`.
     """
 
     row: Row
@@ -74,7 +74,6 @@ class Timed:
     ratio: Ratio | None
     doubt: str
     shape: Shape | None
-    more: tuple[tuple[str, object], ...]
 
 
 @dataclass(frozen=True)
@@ -168,22 +167,13 @@ def _place(benchmark: Benchmark, cell: Cell) -> Place:
     timed = []
     for row in cell.rows:
         if row.failure or scale is None:
-            timed.append(Timed(row, None, None, "", None, _more(row)))
+            timed.append(Timed(row, None, None, "", None))
             continue
         ratio = None if first in (None, row.model) else benchmark.ratio_in(cell, str(first), row.model)
         drawn = sum(one.shape is not None for one in timed)
         shape = _shape(samples[row.model], scale, TOP + STEP * drawn)
-        timed.append(Timed(row, row.summary(), ratio, cell.disturbance(row), shape, _more(row)))
+        timed.append(Timed(row, row.summary(), ratio, cell.disturbance(row), shape))
     return Place(cell, tuple(timed), scale, from_zero, WIDTH, TOP + STEP * (len(samples) - 1) + HALF + 8)
-
-
-KNOWN = {"model", "latency_ms", "cpu_ms", "device_ms", "failure"}
-
-
-def _more(row: Row) -> tuple[tuple[str, object], ...]:
-    """Single values that a row holds beside its samples."""
-    found = ((field.name, getattr(row, field.name)) for field in fields(row) if field.name not in KNOWN)
-    return tuple((name, value) for name, value in found if isinstance(value, str | int | float) and value != "")
 
 
 def _middle(samples: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -220,6 +210,12 @@ def _outline(middle: NDArray[np.float64], scale: Scale, y: int) -> str:
     upper = [f"{x:.1f} {y - h:.1f}" for x, h in zip(xs, heights, strict=True)]
     lower = [f"{x:.1f} {y + h:.1f}" for x, h in zip(xs, heights, strict=True)]
     return f"M{'L'.join([*upper, *reversed(lower)])}Z"
+
+
+def tables_of(benchmark: Benchmark) -> tuple[tuple[str, Grid], ...]:
+    """What stands beside the times, under the name of each table; those without a line are left out."""
+    named = (("What opening them took", openings(benchmark)), ("The models that were timed", described(benchmark)))
+    return tuple((label, grid) for label, grid in named if any(grid.sections))
 
 
 def verdicts(ratios_shown: Sequence[Ratio]) -> str:

@@ -9,7 +9,6 @@ from safetensors.torch import save_file
 
 from surgery import demo
 from surgery.checkpoints import describe
-from surgery.latency import Benchmark
 from surgery.plans import Plan
 from surgery.proof import prove
 from tests.cli.conftest import IMAGE, CommandLine
@@ -143,28 +142,6 @@ def test_a_failed_check_is_exit_code_1(surgery: CommandLine, monkeypatch: pytest
     assert ran.code == 1
     assert ran.data["error"]["kind"] == "CheckError"
     assert not (surgery.place / "slim").exists()
-
-
-def test_bench(surgery: CommandLine) -> None:
-    words = ("a=cli_zoo:masked", "b=cli_zoo:masked", *IMAGE, "--runtime", "eager", "--batch", "1")
-    quick = ("--min-seconds", "0", "--max-seconds", "0.01")
-    ran = surgery("bench", *words, *quick, "-o", "times.json", "--json")
-    assert ran.code == 0, ran.err
-    assert [(r["runtime"], r["first"], r["second"], r["batch"]) for r in ran.data["ratios"]] == [("eager", "a", "b", 1)]
-    assert set(ran.data["ratios"][0]["ratio"]) >= {"median", "low", "high", "verdict"}
-    assert Benchmark.from_json((surgery.place / "times.json").read_bytes()).cells[0].batch == 1
-    for bad, fact in {
-        ("cli_zoo:masked",): "'cli_zoo:masked' has no name\n  -> write NAME=MODEL, as in masked=package.module:factory",
-        ("a=x:y", "a=x:z"): "two are named 'a'\n  -> give each a name of its own",
-        ("a=x:y", "--checkpoint", "b=f.pt"): "there is a checkpoint for 'b'\n  -> name one of a",
-        (
-            "a=cli_zoo:masked",
-            "--runtime",
-            "tflite",
-        ): "there is no runtime 'tflite'\n  -> known runtimes: eager, torchscript, onnxruntime",
-    }.items():
-        ran = surgery("bench", *bad, *IMAGE)
-        assert (ran.code, ran.error) == (2, f"error: {fact}")
 
 
 def test_library_models_are_rebuilt(surgery: CommandLine) -> None:

@@ -35,6 +35,19 @@ def masked():
     return net
 
 
+def pruned():
+    from torch.nn.utils import prune
+
+    net = dense()
+    prune.ln_structured(net.conv1, "weight", 0.5, n=2, dim=0)
+    return net
+
+
+class Liar(Net):
+    def forward(self, x):
+        return super().forward(x) + float(torch.jit.is_tracing())
+
+
 def silent():
     net = masked()
     with torch.no_grad():

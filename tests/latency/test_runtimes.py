@@ -108,7 +108,7 @@ def test_inputs_and_outputs_stay_where_they_are_bound(tmp_path: Path) -> None:
 
 def test_a_provider_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     surgery.export(nn.Linear(3, 2), tmp_path / "m.onnx", torch.randn(2, 3))
-    with pytest.raises(InputError, match=r"has no CUDAExecutionProvider .*\n  -> pip install onnxruntime-gpu"):
+    with pytest.raises(InputError, match=r"has no CUDAExecutionProvider .*\n  -> pip install onnxruntime-gpu alone"):
         RUNTIMES["onnxruntime"].load(tmp_path / "m.onnx", Setting(1, "cuda"))
     with pytest.raises(InputError, match="has no TensorrtExecutionProvider"):
         RUNTIMES["tensorrt"].load(tmp_path / "m.onnx", Setting(1, "cuda"))

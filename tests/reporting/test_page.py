@@ -13,7 +13,8 @@ import pytest
 import surgery
 from surgery.errors import InputError, MissingExtraError
 from surgery.exporting import Export
-from surgery.latency.results import Row
+from surgery.latency.clocks import Clocks
+from surgery.latency.results import Model, Row
 from surgery.reporting import report
 from surgery.results import Result
 from tests.reporting.pages import (
@@ -219,22 +220,43 @@ def test_refusals_leave_nothing(result: Result, tmp_path: Path, monkeypatch: pyt
 
 
 @dataclass(frozen=True)
-class LoadedRow(Row):
-    load_ms: float = 0.0
-    precision: str = ""
-
-
-@dataclass(frozen=True)
 class StampedExport(Export):
     isa: str = "AVX512"
 
 
-def test_what_else_a_row_or_an_export_says_is_shown(tmp_path: Path) -> None:
+def test_what_opening_took_and_the_models_stand_below_the_times(tmp_path: Path) -> None:
     usual = row("a", 2.0)
-    loaded = LoadedRow("b", usual.latency_ms, usual.cpu_ms, load_ms=3.5)
+    opened = replace(usual, model="b", load_ms=3.5, first_ms=1200.0, peak_bytes=45_600_000, error=2e-6, top1=0.5)
+    graphed = replace(usual, host_ms=usual.latency_ms)
+    one = benchmark((graphed, opened))
+    clocks = (Clocks(1755, 1980, 2619, 41, 312.5, False),)
+    timed = replace(
+        one,
+        cells=tuple(replace(cell, clocks=clocks) for cell in one.cells),
+        models=(Model("a", "Net", 1234, 5_000_000, 2_500_000),),
+        interrupted=True,
+    )
+    page = of(tmp_path, benchmark=timed)
+    head, line = page.rows("What opening them took")
+    assert dict(zip(head, line, strict=True)) == {
+        "runtime": "onnxruntime",
+        "threads": "1",
+        "device": "cpu",
+        "batch": "1",
+        "model": "b",
+        "load": "3.50 ms",
+        "first call": "1200 ms",
+        "peak memory": "45.6 MB",
+        "error": "2e-06",
+        "top-1 as a": "50.0%",
+    }
+    assert page.rows("The models that were timed")[1] == ["a", "Net", "1,234", "2.5 M", "5.0 MB"]
+    assert "launching takes 100% of the time" in page.words
+    assert "GPU at 1755 of 1980 MHz, 41 °C, 312 W" in page.words
+    assert "Interrupted: what had been measured" in page.words
+
+
+def test_what_else_an_export_says_is_shown(tmp_path: Path) -> None:
     stamped = StampedExport(**{field.name: getattr(export(), field.name) for field in fields(Export)})
-    page = of(tmp_path, benchmark=benchmark((usual, loaded)), exports=[stamped])
-    head, _, first, second = page.rows("Latencies, as a table")
-    assert head[7:] == ["load ms"]
-    assert (first[7:], second[7:]) == (["–"], ["3.5"])
+    page = of(tmp_path, exports=[stamped])
     assert "a note; isa AVX512" in page.words
