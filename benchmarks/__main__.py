@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import analyzer, masked_vs_slim, quantized, widths
+from benchmarks import against_itself, analyzer, masked_vs_slim, quantized, widths
 
 if __name__ == "__main__":
     failed = masked_vs_slim.main()
+    failed |= against_itself.main()
     analyzer.main()
     widths.main()
     quantized.main()

@@ -3,7 +3,8 @@
     python -m benchmarks.masked_vs_slim               # an hour; writes benchmarks/results/masked_vs_slim.json
     python -m benchmarks.masked_vs_slim --missing     # only the nets that the results do not have yet
     python -m benchmarks.masked_vs_slim --nets ResNet-18 BERT-base --runtimes onnxruntime --output quick.json
-    python -m benchmarks.masked_vs_slim --devices cuda --batch 1 64 --output benchmarks/results/masked_vs_slim_cuda.json
+    python -m benchmarks.masked_vs_slim --devices cuda --batch 1 64 --precisions float32 fp16 bf16 \
+        --runtimes eager channels_last cudagraphs torchscript compile --output benchmarks/results/masked_vs_slim_cuda.json
 
 The masked net has its zeros baked in; the slim one is `shrink` of it, proven. Both are timed interleaved, on one
 thread, in a process per runtime. Ratios are medians of paired ratios with a 95 % interval, above 1 where the slim net
@@ -70,6 +71,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=128, help="length of the texts")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--runtimes", nargs="+", default=["eager", "torchscript", "onnxruntime"])
+    parser.add_argument("--precisions", nargs="+", default=["float32"])
     parser.add_argument("--devices", nargs="+", default=["cpu"])
     parser.add_argument("--pairs", type=int, default=50, help="the least number of rounds in each cell")
     parser.add_argument("--seconds", type=float, default=3.0, help="the least time spent on each cell")
@@ -91,6 +93,7 @@ def main() -> int:
                 sizes,
                 options.round_to,
                 runtimes=options.runtimes,
+                precisions=options.precisions,
                 batch_sizes=options.batch,
                 devices=options.devices,
                 min_pairs=options.pairs,

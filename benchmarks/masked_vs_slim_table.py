@@ -59,9 +59,10 @@ def _caption(rows: Facts) -> str:
 
 
 def _column(cell: Cell) -> tuple[str, ...]:
-    """The runtime, the device where it is not the processor, the batch."""
+    """The runtime, the precision where it is not float32, the device where it is not the processor, the batch."""
+    precision = () if cell.precision == "float32" else (cell.precision,)
     device = () if cell.device == "cpu" else (cell.device,)
-    return (cell.runtime, *device, *(() if cell.batch is None else (f"batch {cell.batch}",)))
+    return (cell.runtime, *precision, *device, *(() if cell.batch is None else (f"batch {cell.batch}",)))
 
 
 def _faster(benchmark: Benchmark, cell: Cell) -> str:

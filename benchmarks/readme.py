@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    against_itself,
     analyzer,
     analyzer_table,
     large,
@@ -73,6 +74,7 @@ SECTIONS = (
     Section("widths", widths.RESULTS, widths_table.table),
     Section("architectures", zoo.RESULTS, zoo_table.summary),
     Section("peers", peers.RESULTS, peers_table.table),
+    Section("itself", against_itself.RESULTS, against_itself.table, PAGE),
     Section("removers", peers.RESULTS, peers_table.page_table, PAGE),
     Section("zoo", zoo.RESULTS, zoo_table.table, PAGE),
     Section("preparations", zoo.RESULTS, zoo_table.preparations, PAGE),

@@ -1,8 +1,8 @@
 """Latency of several models side by side: interleaved, in processes of their own, with every raw sample kept.
 
-Reading order: `harness` (the steps), `subjects` and `forms` (what is timed, and as which file), `runtime` and `runtimes`
-(what opens it), `protocol` and `worker` (the measuring process), `cells`, `parity` and `timing` (what it does),
-`statistics` (what may be said of it), `results` and `table`; `comparing` holds two results against each other.
+Reading order: `harness` (the steps), `subjects` and `forms` (what is timed, and as which file), `runtime` and
+`runtimes` (what opens it), `protocol` and `worker` (the measuring process), `cells`, `parity` and `timing` (what it
+does), `statistics` (what may be said of it), `results` and `table`; `comparing` holds two results side by side.
 """
 
 from surgery.latency.comparing import Change, Comparison, compare
