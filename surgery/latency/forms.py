@@ -117,8 +117,9 @@ class Forms:
         if runtime.format is None:
             name = f"model-{subject.number}-{precision}"
         else:
-            place = "cpu" if target_for(Path(), runtime.format).cpu_only else device.replace(":", "")
-            name = f"model-{subject.number}-{batch.number}-{precision}-{place}.{runtime.format}"
+            target = target_for(Path(), runtime.format)
+            place = "cpu" if target.cpu_only else device.replace(":", "")
+            name = f"model-{subject.number}-{batch.number}-{precision}-{place}{target.suffixes[0]}"
         if name not in self._made:
             with stage(f"benchmark: writing {subject.name} for {runtime.name}"):
                 try:

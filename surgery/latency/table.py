@@ -161,8 +161,7 @@ def _below(benchmark: Benchmark) -> Iterator[str]:
     """Warnings, failures, notes, and the machine."""
     for cell in benchmark.cells:
         yield from (f"warning: {warning}" for warning in _warnings(cell))
-    for cell in benchmark.cells:
-        yield from _failures(cell)
+    yield from _failures(benchmark.cells)
     if benchmark.interrupted:
         yield "note: interrupted; what had been measured until then is shown"
     yield from (f"note: {note}" for note in benchmark.notes)
@@ -175,13 +174,20 @@ def _below(benchmark: Benchmark) -> Iterator[str]:
     yield f"machine: {benchmark.machine}; load {load}"
 
 
-def _failures(cell: Cell) -> Iterator[str]:
-    """Rows without times, together where the reason is the same for all."""
-    reasons = {row.failure for row in cell.rows}
-    if len(cell.rows) > 1 and len(reasons) == 1 and "" not in reasons:
-        yield f"failed: all models in {cell}: {reasons.pop()}"
-        return
-    yield from (f"failed: {row.model} in {cell}: {row.failure}" for row in cell.rows if row.failure)
+def _failures(cells: Sequence[Cell]) -> Iterator[str]:
+    """Rows without times, together where models or cells of one runtime fail for the same reason."""
+    found: dict[tuple[str, str, str, str, str], list[Cell]] = {}
+    for cell in cells:
+        reasons: dict[str, list[str]] = {}
+        for row in cell.rows:
+            if row.failure:
+                reasons.setdefault(row.failure, []).append(row.model)
+        for why, models in reasons.items():
+            who = "all models" if len(models) == len(cell.rows) > 1 else ", ".join(models)
+            found.setdefault((cell.runtime, cell.precision, cell.device, who, why), []).append(cell)
+    for (*_, who, why), where in found.items():
+        more = f" and {len(where) - 1} more like it" if len(where) > 1 else ""
+        yield f"failed: {who} in {where[0]}{more}: {why}"
 
 
 def _warnings(cell: Cell) -> Iterator[str]:

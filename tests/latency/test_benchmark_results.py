@@ -156,3 +156,27 @@ def test_this_machine_is_described() -> None:
     assert all(type(value) in (str, int, tuple, type(None)) for value in dataclasses.astuple(machine))
     load = load_average()
     assert load is None or load >= 0
+
+
+def test_failures_are_told_once() -> None:
+    no, other = Row("a", failure="no"), Row("b", failure="no")
+    cells = (
+        Cell("eager", 1, "cpu", 1, (no, other), precision="int8"),
+        Cell("eager", 2, "cpu", 1, (no, other), precision="int8"),
+        Cell("aoti", 1, "cpu", 1, (no, row("b", 1.0))),
+        Cell("pt2", 1, "cpu", 1, (no, Row("b", failure="never"))),
+    )
+    told = [line for line in Benchmark(MACHINE, SETTINGS, cells, 0.5, None).table().splitlines() if "failed: " in line]
+    assert told == [
+        "failed: all models in eager, int8, 1 thread, cpu, batch 1 and 1 more like it: no",
+        "failed: a in aoti, 1 thread, cpu, batch 1: no",
+        "failed: a in pt2, 1 thread, cpu, batch 1: no",
+        "failed: b in pt2, 1 thread, cpu, batch 1: never",
+    ]
+
+
+def test_sittings_must_fit_the_samples() -> None:
+    cell = Cell("eager", 1, "cpu", 1, (row("a", 1.0), row("b", 1.0)), sittings=(20, 20))
+    text = Benchmark(MACHINE, SETTINGS, (cell,), 0.5, None).to_json()
+    with pytest.raises(InputError, match="its sittings hold 40 rounds, not 60"):
+        Benchmark.from_json(text)
