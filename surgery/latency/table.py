@@ -15,19 +15,22 @@ from surgery.latency.statistics import WIDE_IQR
 
 Line = Sequence[str]
 
+USUAL = {"precision": "float32"}
+"""What goes without saying where a whole column says it; in other columns nothing does."""
+
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells of text under their heads, in sections; columns that hold nothing are left out."""
+    """Cells of text under their heads, in sections; columns that say nothing are left out."""
 
     heads: Line
     sections: Sequence[Sequence[Line]]
     left: frozenset[str] = frozenset({"runtime", "precision", "device", "model", "p50"})
 
     def kept(self) -> tuple[list[str], list[list[Line]]]:
-        """Heads and lines without empty columns."""
+        """Heads and lines of the columns that say something."""
         lines = [line for section in self.sections for line in section]
-        shown = [i for i, head in enumerate(self.heads) if any(line[i] for line in lines)]
+        shown = [i for i, head in enumerate(self.heads) if any(line[i] != USUAL.get(head, "") for line in lines)]
         return [self.heads[i] for i in shown], [[[line[i] for i in shown] for line in s] for s in self.sections]
 
     def text(self) -> str:
@@ -75,9 +78,8 @@ PLACE = ("runtime", "precision", "threads", "device", "batch")
 
 
 def place_of(cell: Cell) -> list[str]:
-    """The columns of `PLACE`; float32 goes without saying."""
-    precision = "" if cell.precision == "float32" else cell.precision
-    return [cell.runtime, precision, str(cell.threads), cell.device, "-" if cell.batch is None else str(cell.batch)]
+    """The columns of `PLACE`."""
+    return [cell.runtime, cell.precision, str(cell.threads), cell.device, "-" if cell.batch is None else str(cell.batch)]
 
 
 def _latencies(benchmark: Benchmark) -> Grid:

@@ -239,16 +239,16 @@ def test_what_opening_took_and_the_models_stand_below_the_times(tmp_path: Path) 
     page = of(tmp_path, benchmark=timed)
     head, line = page.rows("What opening them took")
     assert dict(zip(head, line, strict=True)) == {
-        "runtime": "onnxruntime",
-        "threads": "1",
-        "device": "cpu",
-        "batch": "1",
-        "model": "b",
-        "load": "3.50 ms",
-        "first call": "1200 ms",
-        "peak memory": "45.6 MB",
-        "error": "2e-06",
-        "top-1 as a": "50.0%",
+        "Runtime": "onnxruntime",
+        "Threads": "1",
+        "Device": "cpu",
+        "Batch": "1",
+        "Model": "b",
+        "Load": "3.50 ms",
+        "First call": "1200 ms",
+        "Peak memory": "45.6 MB",
+        "Error": "2e-06",
+        "Top-1 as a": "50.0%",
     }
     assert page.rows("The models that were timed")[1] == ["a", "Net", "1,234", "2.5 M", "5.0 MB"]
     assert "launching takes 100% of the time" in page.words
