@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from surgery.cli.models import check_file, check_report, inputs_of, note, opened, write_file
-from surgery.cli.options import MODEL_HELP, Factory, Json, Overwrite, Report, StripPrefix, Traceback, Trust
+from surgery.cli.options import MODEL_HELP, Factory, Json, Overwrite, Report, SomeInputs, StripPrefix, Traceback, Trust
 from surgery.cli.outcome import INTERRUPTED, Outcome
 from surgery.errors import InputError
 
@@ -35,15 +35,7 @@ def bench(
             help=f"The first is what others are compared with. {MODEL_HELP[:-1]}, or an exported file.",
         ),
     ],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            metavar="[NAME=]SHAPE",
-            help="An example input: 1x3x224x224, input_ids=1x128:int64[0,999], or image=@batch.npy. Once per input.",
-            show_default=False,
-        ),
-    ] = None,
+    inputs: SomeInputs = None,
     runtime: Annotated[list[str] | None, typer.Option(help=RUNTIMES_HELP, show_default=False)] = None,
     precision: Annotated[
         list[str] | None,

@@ -12,15 +12,14 @@ MODEL_HELP = (
 )
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
-Inputs = Annotated[
-    list[str],
-    typer.Option(
-        "--input",
-        metavar="[NAME=]SHAPE",
-        help="An example input: 1x3x224x224, input_ids=1x128:int64[0,999], or image=@batch.npy. Once per input.",
-        show_default=False,
-    ),
-]
+_INPUT = typer.Option(
+    "--input",
+    metavar="[NAME=]SHAPE",
+    help="An example input: 1x3x224x224, input_ids=1x128:int64[0,999], or image=@batch.npy. Once per input.",
+    show_default=False,
+)
+Inputs = Annotated[list[str], _INPUT]
+SomeInputs = Annotated[list[str] | None, _INPUT]
 Checkpoint = Annotated[
     Path | None,
     typer.Option(help="Weights for MODEL: .safetensors, .pt, .pth, .bin or .ckpt; nothing in it is executed."),

@@ -14,7 +14,7 @@ from surgery.exporting.target import first_line
 from surgery.inputs import Inputs
 from surgery.latency.int8 import quantise_onnx, quantise_package
 from surgery.latency.parity import Reference, eager_outputs, reference
-from surgery.latency.precisions import INT8, cast_inputs, dtype_of
+from surgery.latency.precisions import INT8, OWN, cast_inputs, dtype_of
 from surgery.latency.protocol import Form
 from surgery.latency.runtime import Runtime
 from surgery.latency.sending import send
@@ -68,16 +68,19 @@ class Forms:
             if target.name != runtime.format:
                 raise InputError(f"{subject.opened.kind} ({target.name}) does not run in {runtime.name}")
             made = _Made(subject.opened.path.resolve(), subject.opened.order, subject.size_bytes)
-            precision = ""
+            cast, precision = "", OWN
         else:
-            made = self._module(subject, batch, runtime, runtime.written_in(precision), device)
+            precision = subject.precision if precision == OWN else precision
+            written = runtime.written_in(precision)
+            made = self._module(subject, batch, runtime, written, device)
+            cast = "" if written == subject.precision else written
         if made.failure:
             raise InputError(made.failure)
         first = self._reference_file(self.subjects[0], batch)
         return Form(
             subject.name,
             str(made.path),
-            str(self._inputs(batch, runtime.written_in(precision))),
+            str(self._inputs(batch, cast)),
             str(self._wanted(subject, batch, precision)),
             str(first),
             made.order,
@@ -91,11 +94,11 @@ class Forms:
     def _reference_file(self, subject: Subject, batch: Batch) -> Path:
         return self.folder / f"reference-{subject.number}-{batch.number}"
 
-    def _inputs(self, batch: Batch, precision: str) -> Path:
-        """The file with the inputs of a batch; as they were given without a precision."""
-        path = self.folder / f"inputs-{batch.number}-{precision}"
+    def _inputs(self, batch: Batch, cast: str) -> Path:
+        """The file with the inputs of a batch, cast to a precision; as they were given for ""."""
+        path = self.folder / f"inputs-{batch.number}-{cast}"
         if not path.exists():
-            send(cast_inputs(batch.inputs, precision) if precision else batch.inputs, path)
+            send(cast_inputs(batch.inputs, cast) if cast else batch.inputs, path)
         return path
 
     def _wanted(self, subject: Subject, batch: Batch, precision: str) -> Path:
@@ -124,10 +127,10 @@ class Forms:
             with stage(f"benchmark: writing {subject.name} for {runtime.name}"):
                 try:
                     self._made[name] = self._written(subject, batch, runtime, precision, device, self.folder / name)
+                except InputError as error:
+                    self._made[name] = _Made(self.folder / name, failure=error.fact)
                 except Exception as error:
-                    said = (
-                        error.fact if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
-                    )
+                    said = f"{type(error).__name__}: {first_line(error)}"
                     self._made[name] = _Made(self.folder / name, failure=said)
         return self._made[name]
 
@@ -139,7 +142,9 @@ class Forms:
             return _Made(path)
         target = target_for(path, runtime.format)
         model = subject.cast("float32" if precision == INT8 else precision)
-        inputs, fresh = (cast_inputs(call, precision) for call in (batch.inputs, batch.fresh))
+        inputs, fresh = batch.inputs, batch.fresh
+        if precision != subject.precision:
+            inputs, fresh = (cast_inputs(call, precision) for call in (inputs, fresh))
         place = torch.device("cpu" if target.cpu_only else device)
         try:
             # exactly these shapes: a graph of any batch size is another, and often a slower one

@@ -20,6 +20,7 @@ from surgery.latency.cells import checked, time_cell
 from surgery.latency.eager import bind
 from surgery.latency.forms import Batch, Forms
 from surgery.latency.machine import load_average, this_machine
+from surgery.latency.precisions import OWN
 from surgery.latency.protocol import FOLDER_PREFIX, DiedError, Form, Job, Request, ask
 from surgery.latency.remaining import Remaining
 from surgery.latency.results import Benchmark, Cell, Row, Settings
@@ -74,7 +75,7 @@ def benchmark(
             (eager, recorded) and "tensorrt" (through onnxruntime-gpu) on CUDA. None: the first three; with files, what
             their formats run in. A file is timed only there, in its own precision.
         precisions: "float32", "bf16", "fp16", "float64", or "int8" (onnxruntime, openvino and aoti: quantised in ranges
-            learnt from the inputs, for its time and not for its accuracy). None: that of the first model.
+            learnt from the inputs, for its time and not for its accuracy). None, or "own": each model keeps its own.
         threads: Thread counts; each has a process of its own.
         batch_sizes: Sizes of dim 0, with random inputs like the example's; None times the example itself.
         devices: "cpu", "cuda", "cuda:1".
@@ -181,8 +182,9 @@ def _usual(subjects: Sequence[Subject]) -> tuple[str, ...]:
 
 
 def _precision(subjects: Sequence[Subject]) -> str:
-    """The precision of a benchmark that names none: the first module's own."""
-    return next((s.precision for s in subjects if isinstance(s, ModuleSubject)), "float32")
+    """The precision of a benchmark that names none: the modules' own."""
+    found = {s.precision for s in subjects if isinstance(s, ModuleSubject)}
+    return OWN if len(found) > 1 else next(iter(found), "float32")
 
 
 def _notes(subjects: Sequence[Subject], *, flush: bool) -> Iterator[str]:
@@ -288,7 +290,7 @@ def _cell_here(forms: Forms, empty: Cell, batch: Batch, enough: Enough) -> Cell:
         stack.enter_context(_torch_threads(empty.threads))
         for subject in forms.subjects:
             name, row = subject.name, Row(subject.name)
-            if not isinstance(subject, ModuleSubject) or subject.precision != empty.precision:
+            if not isinstance(subject, ModuleSubject) or empty.precision not in (subject.precision, OWN):
                 failures[name] = f"it is not timed in {empty.precision} beside a model that cannot be copied"
                 continue
             stack.enter_context(resting(subject.model))

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from surgery.errors import InputError
 from surgery.inputs import Inputs
-from surgery.latency.precisions import INT8
+from surgery.latency.precisions import INT8, OWN
 from surgery.latency.runtime import Bind, Run, Runtime, Setting
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
-PRECISIONS = ("float32", "float64", "fp16", INT8)
+PRECISIONS = ("float32", "float64", "fp16", OWN, INT8)
 """There are hardly any kernels for bf16, and Python has no arrays of it."""
 
 

@@ -15,7 +15,10 @@ DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float1
 INT8 = "int8"
 """Weights and activations of products in 8 bits, in float elsewhere: not a dtype, but another file."""
 
-FLOATS = tuple(DTYPES)
+OWN = "own"
+"""Each model in the precision that it has by itself, where these differ."""
+
+FLOATS = (*DTYPES, OWN)
 PRECISIONS = (*FLOATS, INT8)
 
 

@@ -79,7 +79,13 @@ PLACE = ("runtime", "precision", "threads", "device", "batch")
 
 def place_of(cell: Cell) -> list[str]:
     """The columns of `PLACE`."""
-    return [cell.runtime, cell.precision, str(cell.threads), cell.device, "-" if cell.batch is None else str(cell.batch)]
+    return [
+        cell.runtime,
+        cell.precision,
+        str(cell.threads),
+        cell.device,
+        "-" if cell.batch is None else str(cell.batch),
+    ]
 
 
 def _latencies(benchmark: Benchmark) -> Grid:

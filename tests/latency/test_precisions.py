@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import importlib.util
 from typing import Any
 
@@ -58,6 +59,28 @@ def test_without_a_word_a_model_keeps_its_own_precision() -> None:
     assert precision_of(nn.Sequential(nn.Linear(9, 9).double(), nn.Linear(1, 1))) == "float64"
 
 
+def test_models_of_different_precisions_keep_their_own() -> None:
+    """A bf16 net beside the float32 one that it was made from is the comparison that was asked for."""
+    torch.manual_seed(0)
+    whole = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 3))
+    half = copy.deepcopy(whole).bfloat16()
+    (cell,) = benchmark({"whole": whole, "half": half}, torch.randint(0, 7, (2, 5)), runtimes="eager", **BRIEF).cells
+    assert (cell.precision, [row.failure for row in cell.rows]) == ("own", ["", ""])
+    assert [row.error for row in cell.rows] == [0.0, 0.0]  # each is held against itself
+
+
+def test_inputs_are_cast_only_where_a_precision_is_asked_for() -> None:
+    class Particular(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            if input.dtype != torch.float64:
+                raise TypeError("not what was given")
+            return super().forward(input.float())
+
+    x = torch.randn(2, 3, dtype=torch.float64)
+    (cell,) = benchmark({"a": Particular(3, 3)}, x, runtimes=("eager",), **BRIEF).cells
+    assert (cell.precision, cell.rows[0].failure) == ("float32", "")
+
+
 def test_integer_inputs_keep_their_dtype() -> None:
     model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 3))
     (cell,) = benchmark({"a": model}, torch.randint(0, 7, (2, 5)), runtimes="eager", precisions="bf16", **BRIEF).cells
@@ -75,7 +98,7 @@ def test_int8_is_quantised_for_onnx_runtime_and_refused_elsewhere() -> None:
         **BRIEF,
     )
     whole, _, small, refused = (cell.rows[0] for cell in found.cells)
-    assert refused.failure == "eager is measured in float32, bf16, fp16, float64 only"
+    assert refused.failure == "eager is measured in float32, bf16, fp16, float64, own only"
     assert whole.error is not None
     assert small.error is not None
     assert whole.error < 1e-4 < small.error < 0.3
