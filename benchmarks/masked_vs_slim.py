@@ -3,9 +3,7 @@
     python -m benchmarks.masked_vs_slim               # an hour; writes benchmarks/results/masked_vs_slim.json
     python -m benchmarks.masked_vs_slim --missing     # only the nets that the results do not have yet
     python -m benchmarks.masked_vs_slim --nets ResNet-18 BERT-base --runtimes onnxruntime --output quick.json
-    python -m benchmarks.masked_vs_slim --devices cuda --batch 1 64 --precisions float32 fp16 bf16 \
-        --runtimes eager channels_last cudagraphs torchscript compile \\
-        --output benchmarks/results/masked_vs_slim_cuda.json
+    python -m benchmarks.masked_vs_slim --devices cuda --batch 1 64 --precisions float32 fp16 --output cuda.json
 
 The masked net has its zeros baked in; the slim one is `shrink` of it, proven. Both are timed interleaved, on one
 thread, in a process per runtime. Ratios are medians of paired ratios with a 95 % interval, above 1 where the slim net

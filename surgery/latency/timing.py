@@ -28,7 +28,7 @@ AGAIN_SHARE = 0.2
 """The warm-up of models that were opened anew: the processor and the libraries are warm already."""
 
 SITTINGS = 5
-"""The least number of sittings, where the models can be opened anew."""
+"""The least number of sittings, where the models can be opened anew, and that does not take twice the time given."""
 
 LEAST_ROUNDS = 0.1
 """Of the least number of rounds, so much at least in each sitting."""
@@ -140,7 +140,8 @@ def time_calls(opened: Callable[[int], Sequence[Call]], enough: Enough, device: 
         first, *others = (one.latency_ms for one in samples)
         if len(sittings) >= SITTINGS and all(settled_between(first, other, sittings) for other in others):
             return Timed(samples, tuple(sittings), True)
-        if seconds >= enough.max_seconds:
+        over = seconds >= enough.max_seconds if len(sittings) >= SITTINGS else seconds >= 2 * enough.max_seconds
+        if over:
             return Timed(samples, tuple(sittings), False)
 
 

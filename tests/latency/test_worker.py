@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from surgery.inputs import Inputs
-from surgery.latency import worker
+from surgery.latency import timing, worker
 from surgery.latency.parity import Reference
 from surgery.latency.protocol import Form, Job, Request
 from surgery.latency.results import Cell, Row
@@ -15,7 +15,13 @@ from surgery.latency.runtime import Bind, Runtime, Setting
 from surgery.latency.sending import send
 from surgery.latency.timing import Enough
 
-BRIEF = Enough(min_pairs=10, min_seconds=0.0, max_seconds=0.0, warmup_seconds=0.0)
+BRIEF = Enough(min_pairs=10, min_seconds=0.0, max_seconds=60.0, warmup_seconds=0.0)
+
+
+@pytest.fixture(autouse=True)
+def soon_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("settled", "settled_between"):
+        monkeypatch.setattr(timing, name, lambda *_: True)
 
 
 class Workshop:
@@ -61,7 +67,7 @@ def test_models_are_opened_anew_in_the_other_order_and_never_all_at_once(
 ) -> None:
     shop = Workshop(tmp_path, monkeypatch)
     cell = shop.measure()
-    assert len(cell.sittings) >= 5
+    assert len(cell.sittings) == 5
     assert "".join(shop.opened) == ("abba" * len(cell.sittings))[: 2 * len(cell.sittings)]
     assert shop.most == 2
     assert [row.model for row in cell.rows] == ["a", "b"]
