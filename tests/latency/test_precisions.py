@@ -2,14 +2,21 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from surgery.inputs import Inputs
 from surgery.latency import Benchmark, benchmark
+from surgery.latency.forms import Batch, Forms
 from surgery.latency.precisions import precision_of
+from surgery.latency.runtime import Bind, Runtime, Setting
+from surgery.latency.sending import receive
+from surgery.latency.subjects import subjects_of
 
 BRIEF: dict[str, Any] = {"min_pairs": 4, "min_seconds": 0.0, "max_seconds": 0.05}
 
@@ -79,6 +86,22 @@ def test_inputs_are_cast_only_where_a_precision_is_asked_for() -> None:
     x = torch.randn(2, 3, dtype=torch.float64)
     (cell,) = benchmark({"a": Particular(3, 3)}, x, runtimes=("eager",), **BRIEF).cells
     assert (cell.precision, cell.rows[0].failure) == ("float32", "")
+
+
+def _never(path: Path, setting: Setting) -> Bind:
+    raise AssertionError("nothing is loaded here")
+
+
+def test_a_runtime_that_lowers_the_precision_itself_gets_float32(tmp_path: Path) -> None:
+    runtime = Runtime("fake", None, ("cpu",), ("float32", "bf16"), _never, lowers=("bf16",))
+    x = Inputs.of(torch.randn(3, 8))
+    subjects = subjects_of({"a": nn.Linear(8, 5)}, x, tmp_path, trust=False, flush=True)
+    forms = Forms(subjects, (Batch(3, x, x.fresh(0), 0),), tmp_path)
+    for kind, dtype in ((runtime, torch.float32), (replace(runtime, lowers=()), torch.bfloat16)):
+        form = forms.form(subjects[0], forms.batches[0], kind, "bf16", "cpu")
+        assert receive(Path(form.inputs)).args[0].dtype == dtype
+        assert receive(Path(form.file)).weight.dtype == dtype
+        assert receive(Path(form.reference)).slack != ()  # in both it may lose what bf16 loses
 
 
 def test_integer_inputs_keep_their_dtype() -> None:

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from surgery.inputs import Inputs
 from surgery.latency import benchmark
+from surgery.latency.sending import receive
+from surgery.latency.subjects import ModuleSubject, subjects_of
 
 BRIEF: dict[str, Any] = {"min_pairs": 4, "min_seconds": 0.0, "max_seconds": 0.05}
 
@@ -27,29 +31,26 @@ def decayed() -> nn.Linear:
     return model
 
 
-class Flushed(nn.Module):
-    """Says how many subnormal weights the process that times it sees."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = decayed()
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        weight = self.inner.weight
-        small = ((weight != 0) & (weight.abs() < torch.finfo(weight.dtype).tiny)).sum()
-        return self.inner(x), small
-
-
 def test_subnormal_weights_are_named_and_timed_as_exact_zeros() -> None:
-    model, x = Flushed(), torch.randn(2, 4)
-    found = benchmark({"masked": model}, x, runtimes=("eager", "torchscript"), **BRIEF)
-    # parity with the flushed copy, whose second output counts them, is what shows that they are zero there
+    model = decayed()
+    found = benchmark({"masked": model}, torch.randn(2, 4), runtimes=("eager", "torchscript"), **BRIEF)
     assert [cell.rows[0].failure for cell in found.cells] == ["", ""]
     assert found.models[0].subnormals == 5
     assert found.notes[0].startswith("masked holds 5 subnormal weights")
     assert "timed as exact zeros" in found.notes[0]
     assert "note: masked holds 5 subnormal weights" in found.table()
-    assert int((model.inner.weight[0] != 0).sum()) == 4  # the user's own is left alone
+    assert int((model.weight[0] != 0).sum()) == 4  # the user's own is left alone
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_every_copy_that_is_timed_has_zeros_in_their_place(tmp_path: Path, flush: bool) -> None:
+    x = Inputs.of(torch.randn(2, 4))
+    (subject,) = subjects_of({"masked": decayed()}, x, tmp_path, trust=False, flush=flush)
+    assert isinstance(subject, ModuleSubject)
+    assert subject.copy is not None
+    for model in (subject.model, receive(subject.copy)):
+        assert int((model.get_parameter("weight")[0] != 0).sum()) == (0 if flush else 4)
+        assert int((model.get_parameter("weight")[1:] != 0).sum()) == 8
 
 
 def test_they_are_timed_as_they_are_on_request() -> None:

@@ -168,11 +168,14 @@ def test_sittings_end_with_the_time_but_not_before_the_least_number_of_rounds(mo
 
 
 def test_opening_takes_no_more_of_the_time_than_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only opening (20) and calling (1) move on."""
     monkeypatch.setattr(timing, "settled_between", lambda a, b, sittings: True)
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
-    def slowly(sitting: int) -> list[Call]:
-        time.sleep(0.02)
-        return [Call(lambda: time.sleep(0.001))]
+    def opened(sitting: int) -> list[Call]:
+        clock[0] += 20
+        return [Call(lambda: clock.__setitem__(0, clock[0] + 1))]
 
-    timed = time_calls(slowly, Enough(5, 0, 1000, 0), Device(), again=True)
-    assert min(timed.sittings[1:]) >= 10
+    timed = time_calls(opened, Enough(5, 0, 10_000, 0), Device(), again=True)
+    assert timed.sittings == (2, 24, 24, 24, 24)  # 20 to open, 3 to warm up; an even number
