@@ -88,7 +88,8 @@ def table(facts: Mapping[str, Any]) -> str:
 def main() -> int:
     """Run, print, and write the results after each condition; 1 where a copy was called faster or slower."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=20, help="benchmarks in each condition")
+    parser.add_argument("--runs", type=int, default=20, help="benchmarks on an idle machine")
+    parser.add_argument("--loaded", type=int, default=10, help="benchmarks under each load")
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--runtimes", nargs="+", default=["eager", "onnxruntime"])
     parser.add_argument("--seconds", type=float, default=3.0, help="the least time spent on each cell")
@@ -101,8 +102,9 @@ def main() -> int:
     for condition, processes in conditions(machine.usable_cores).items():
         found: list[dict[str, Any]] = []
         with load(processes):
-            for number in range(given.runs):
-                print(f"{condition}: {number + 1} of {given.runs}", file=sys.stderr, flush=True)
+            runs = given.loaded if processes else given.runs
+            for number in range(runs):
+                print(f"{condition}: {number + 1} of {runs}", file=sys.stderr, flush=True)
                 clock = {"min_seconds": given.seconds, "max_seconds": given.max_seconds}
                 found += run(given.size, given.runtimes, number, **clock)
         facts["conditions"][condition] = found
