@@ -29,7 +29,7 @@ from benchmarks.preparations import PREPARATIONS, drawn, lively_
 from benchmarks.zoo_peer import peer_facts
 from surgery.analysis.graph_specs import graph_again
 from surgery.cutting.cut import cut_
-from surgery.deciding.pick import picked_together
+from surgery.deciding.atoms import picked_together
 from surgery.errors import CheckError
 from surgery.exporting.target import first_line
 from surgery.inputs import Inputs

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from surgery.budgets import Amount, Budget, within
 from surgery.cutting.fallback import operate_anyhow
 from surgery.cutting.operate import Operation
 from surgery.deciding.build import zeros_of
+from surgery.deciding.criteria import Feed, Loss
 from surgery.deciding.dead import decide
-from surgery.deciding.importance import IMPORTANCES, Scores, importance_scores
-from surgery.deciding.pick import lowest
+from surgery.deciding.importance import Importance, check_importance, importance_scores
+from surgery.deciding.pick import Floats, Ranking
+from surgery.deciding.steps import Limits, Steps, protected
 from surgery.deciding.study import Study
 from surgery.deciding.widths import ANY, Widths
 from surgery.errors import InputError
@@ -32,58 +35,145 @@ def choose(
     example_inputs: Example,
     example_kwargs: Mapping[str, Any] | None = None,
     *,
-    keep_ratio: float = 0.5,
-    importance: str | Callable[[nn.Module], Scores] = "l2",
-    round_to: int = 1,
+    keep_ratio: float | None = None,
+    params: Amount | None = None,
+    macs: Amount | None = None,
+    size_bytes: Amount | None = None,
+    importance: str | Importance = "l2",
+    data: Any = None,
+    loss: Loss | None = None,
+    global_: bool = False,
     uniform: bool = False,
+    round_to: int = 1,
+    min_keep: float = 1,
+    protect: Sequence[str] = (),
     keep_class: bool = False,
+    seed: int = 0,
 ) -> Plan:
-    """Choose the least important channels of every group, such that they can be cut exactly once they are zeroed.
+    """Choose the least important channels, such that they can be cut exactly once they are zeroed.
 
-    Nothing is changed: `plan.mask(model)` zeroes them, `plan.apply(model)` cuts them.
+    Nothing is changed: `plan.mask(model)` zeroes them, `plan.apply(model)` cuts them. At most one of `keep_ratio`,
+    `params`, `macs` and `size_bytes` says how much is to stay; without any, half of each group does.
+
+    A budget is a maximum: the slim model is measured, with all that stays for other reasons, and has no more of it, but
+    as little less as the widths allow. It is a share of the dense model in (0, 1], or an absolute number above 1, or
+    words: `"50%"`, `"3.5M"`, `"1.2G"`, `"20MB"`, `"20MiB"`.
 
     Args:
         model: The dense model.
-        example_inputs: A tensor, or a tuple of the positional inputs.
+        example_inputs: A tensor, or a tuple of the positional inputs; MACs are those of one call on them.
         example_kwargs: Keyword inputs.
-        keep_ratio: The share of each group's channels that stays, in (0, 1]; at least one does.
-        importance: `"l1"` or `"l2"`: the norm of everything that writes the channel. Or a function of the model that
-            returns scores per parameter axis, `{"conv1.weight": [out_channels], ...}`; bigger is kept.
-        round_to: Widths that stay are multiples of this.
+        keep_ratio: The share of channels that stays, in (0, 1]: of each group, or of all together with `global_`.
+        params: The most numbers in parameters.
+        macs: The most multiply-accumulates.
+        size_bytes: The most bytes of parameters and buffers.
+        importance: What a channel is worth; bigger is kept.
+
+            * By the weights: `"l1"`, `"l2"` (the norm of everything that writes the channel), `"bn_scale"`, `"fpgm"`,
+              `"lamp"`, or `"random"`.
+            * By gradients over `data`: `"taylor"`, `"hessian"`, `"obdc"`.
+            * By what flows through it, over `data`: `"wanda"`, `"variance"` (0 for a channel that never changes).
+            * A criterion of torch-pruning, or any that was written for its `Importance`: it is called on our groups,
+              and finds gradients there if `data` and `loss` are given.
+            * A function of the model that returns scores per parameter axis, `{"conv1.weight": [out_channels], ...}`.
+        data: A DataLoader or another iterable of batches, all of which are looked at. A batch is a tensor; a tuple of
+            the model's inputs, as many as the example has positional ones, and then the targets; or a dict by the
+            names of forward's parameters.
+        loss: A function of (outputs, targets), the mean over the batch: `torch.nn.functional.cross_entropy`. Targets
+            are what follows the inputs in the tuple; of a dict, or a tensor alone, the batch itself. None where the
+            model's output has a `loss`, as transformers' do with `labels` in the batch.
+        global_: One ranking over all groups, by scores over the mean of their group; else each group gives up the same
+            share.
         uniform: The same part of every layer stays as wide, and what the config of a model of transformers has no
             number for stays whole (see `shrink`).
+        round_to: Widths that stay are multiples of this.
+        min_keep: At least so many channels of each group stay, or (a float) such a share of them.
+        protect: Names of modules and tensors whose shapes stay, `*` for any text: `["head", "layer1.*.conv1"]`.
         keep_class: Choose only what the model's code, as it is, can do without (see `shrink`).
+        seed: Of what is drawn at random.
 
     Raises:
-        InputError: A ratio outside (0, 1], an unknown importance, scores of the wrong shape.
+        InputError: More than one budget, or one that cannot be reached; a number out of its range; an unknown
+            importance, or scores of the wrong shape; names to protect that nothing has; data that is empty, or that the
+            model fails on; a loss that fails or is no finite number.
         CaptureError: The model refused the inputs or cannot be captured.
     """
-    if not 0 < keep_ratio <= 1:
-        raise InputError(f"keep_ratio is {keep_ratio}", "give the share of channels to keep, above 0 and at most 1")
-    if isinstance(importance, str) and importance not in IMPORTANCES:
-        raise InputError(
-            f"unknown importance {importance!r}", f"choose one of {', '.join(IMPORTANCES)}, or pass a function"
-        )
-    if not isinstance(round_to, int) or round_to < 1:
-        raise InputError(f"round_to is {round_to}", "give a whole number of channels, at least 1")
+    budget = _budget(keep_ratio, {"params": params, "macs": macs, "size_bytes": size_bytes})
+    limits = Limits(round_to, min_keep)
+    if uniform and global_:
+        raise InputError("uniform and global_ contradict each other", "choose one: layers alike, or each as it matters")
+    check_importance(importance, data)
     check_finite(model)
     with stage("analysing"):
         study = Study.of(bake(model), Inputs.of(example_inputs, example_kwargs))
+    held = protected(study.model, study.coupling, protect)
+    scores = importance_scores(study, importance, Feed(data, loss, seed))
+    chooser = _Chooser(study, Ranking.of(study.coupling, scores, held), limits, uniform, keep_class)
+    if isinstance(budget, Budget):
+        return chooser.within(budget, global_=global_)
     with stage("choosing"):
-        scores = importance_scores(study, importance)
-        chosen, widths = lowest(study.coupling, scores, keep_ratio), Widths()
+        return chooser.keeping(0.5 if budget is None else budget, global_=global_).cuts
+
+
+def _budget(keep_ratio: float | None, amounts: Mapping[str, Amount | None]) -> Budget | float | None:
+    """The one that was given.
+
+    Raises:
+        InputError: Several, or a ratio that is none.
+    """
+    given = {name: amount for name, amount in {"keep_ratio": keep_ratio, **amounts}.items() if amount is not None}
+    if len(given) > 1:
+        raise InputError(f"{len(given)} budgets were given: {', '.join(given)}", "give one of them")
+    if keep_ratio is not None and not 0 < keep_ratio <= 1:
+        raise InputError(f"keep_ratio is {keep_ratio}", "give the share of channels to keep, above 0 and at most 1")
+    return next((Budget(name, amount) for name, amount in amounts.items() if amount is not None), keep_ratio)
+
+
+@dataclass(frozen=True)
+class _Chooser:
+    """From the shares of groups that are to go to plans that can be carried out."""
+
+    study: Study
+    ranking: Ranking
+    limits: Limits
+    uniform: bool
+    keep_class: bool
+
+    def keeping(self, keep_ratio: float, *, global_: bool) -> Operation[Plan]:
+        """The operation that keeps such a share of the channels."""
+        if not global_:
+            return self.operation(self.limits.shares(self.ranking.sizes, keep_ratio))
+        steps = Steps.of(self.ranking, self.limits, global_=True)
+        total = int(self.ranking.sizes[np.unique(self.ranking.group)].sum())
+        gone = np.cumsum(np.append(0, steps.channels))
+        return self.operation(steps.shares(int((gone <= total * (1 - keep_ratio) + 1e-9).sum()) - 1))
+
+    def within(self, budget: Budget, *, global_: bool) -> Plan:
+        """The plan of the most that leaves no more than a budget."""
+        model, inputs = self.study.model, self.study.inputs
+        steps = Steps.of(self.ranking, self.limits, global_=global_, together=self.uniform)
+
+        def attempt(shares: Floats) -> tuple[Plan, int]:
+            done = self.operation(shares)
+            return done.cuts, budget.measure(done.slim, inputs)
+
+        return within(budget, budget.measure(model, inputs), steps, attempt, fill=not self.uniform)
+
+    def operation(self, shares: Floats) -> Operation[Plan]:
+        """The operation by which such shares of the groups go, as far as they can."""
+        study, chosen, widths = self.study, self.ranking.chosen(shares), Widths()
 
         def attempt(asked: Widths) -> Operation[Plan]:
-            return exact_operation(study, chosen, widths=asked, keep_class=keep_class)[0]
+            return exact_operation(study, chosen, widths=asked, keep_class=self.keep_class)[0]
 
-        if uniform:
+        if self.uniform:
             widths = uniform_widths(study.model, study.inputs, 1, attempt)
-        plan, carriers = exact_plan(study, chosen, widths=widths, keep_class=keep_class)
-        if round_to == 1:
-            return plan
+        done, carriers = exact_operation(study, chosen, widths=widths, keep_class=self.keep_class)
+        if self.limits.round_to == 1:
+            return done
         # a carrier takes one of the places in a rounded width
-        chosen = lowest(study.coupling, scores, keep_ratio, round_to=round_to, taken=carriers)
-        return exact_plan(study, chosen, widths=replace(widths, multiple=round_to), keep_class=keep_class)[0]
+        chosen = self.ranking.chosen(shares, carriers)
+        return attempt(replace(widths, multiple=self.limits.round_to))
 
 
 def exact_plan(

@@ -52,3 +52,9 @@ class CheckError(SurgeryError):
     """A check of ours failed: the two models (or the model and its export) disagree."""
 
     exit_code = 1
+
+
+def first_line(error: BaseException) -> str:
+    """`RuntimeError: mat1 and mat2 shapes cannot be multiplied`."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -45,3 +45,24 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
     yield from items
     if (seconds := time.perf_counter() - began) > QUIET_SECONDS:
         console.print(f"{what}: {seconds:.1f} s", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[], None]]:
+    """As `stage`, for work of unknown length; yields what to call at every step: they are counted."""
+    console = Console(stderr=True)
+    began, steps = time.perf_counter(), 0
+    if console.is_terminal:
+        columns = (SpinnerColumn(), TextColumn("{task.description} ({task.completed})"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(what, total=None)
+            yield lambda: progress.advance(task)
+        return
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    yield count
+    if (seconds := time.perf_counter() - began) > QUIET_SECONDS:
+        console.print(f"{what}: {steps} tried, {seconds:.1f} s", highlight=False, soft_wrap=True)

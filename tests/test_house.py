@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
     {
+        "batches",
         "caches",
         "calls",
         "coupling",
@@ -35,6 +36,7 @@ FLOORS = (
     {"cutting"},
     {"proof"},
     {
+        "budgets",
         "checkpoints",
         "exporting",
         "latency",

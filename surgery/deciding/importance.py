@@ -2,33 +2,128 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from surgery.deciding.atoms import picked_together
 from surgery.deciding.build import sides_of
+from surgery.deciding.criteria import (
+    NOTHING,
+    PEERS,
+    WANTED,
+    Feed,
+    is_peer,
+    named_scores,
+    peer_scores,
+    slices,
+    variance_scores,
+    wanda_scores,
+)
+from surgery.deciding.pick import Floats
 from surgery.deciding.study import Study
+from surgery.deciding.widths import axes_of_groups
 from surgery.errors import InputError
 
 Scores = Mapping[str, Tensor | Sequence[float]]
 """Scores over dim 0 of parameters, by name."""
 
-IMPORTANCES: dict[str, int] = {"l1": 1, "l2": 2}
+_log = logging.getLogger("surgery")
+
+Importance = Callable[[Any], Any]
+"""A function of the model that returns `Scores`, or a criterion written for torch-pruning's `Importance` (or its class,
+which is made without arguments)."""
+
+NORMS: dict[str, int] = {"l1": 1, "l2": 2}
 """Norms of everything that writes a channel (Li et al. 2017, Pruning Filters for Efficient ConvNets)."""
 
+WATCHING = {"variance": variance_scores, "wanda": wanda_scores}
+"""Scores of what flows through a channel."""
 
-def importance_scores(study: Study, importance: str | Callable[[nn.Module], Scores]) -> npt.NDArray[np.float64]:
-    """One score per channel, `[n_channels]`; channels that no weight writes score 0.
+IMPORTANCES = (*NORMS, *PEERS, *WATCHING)
+"""Every importance that has a name."""
+
+DATA_DRIVEN = ("hessian", "obdc", "taylor", *WATCHING)
+"""Those that look at data."""
+
+
+def check_importance(importance: object, data: object) -> None:
+    """Refuse an importance that there is not, or that lacks data, before anything is run.
 
     Raises:
-        InputError: A function's scores name no parameter, or have the wrong length, or are not finite.
+        InputError: So it is.
     """
     if isinstance(importance, str):
-        return _norms(study, IMPORTANCES[importance])
+        if importance not in IMPORTANCES:
+            names = ", ".join(IMPORTANCES)
+            raise InputError(f"unknown importance {importance!r}", f"choose one of {names}, or pass a function")
+        if importance in DATA_DRIVEN and data is None:
+            raise InputError(f"importance {importance!r} looks at data, and none was given", WANTED)
+    elif not callable(importance):
+        fact = f"importance is a {type(importance).__name__}"
+        raise InputError(fact, "pass a name, a criterion of torch-pruning, or a function of the model")
+
+
+def importance_scores(study: Study, importance: str | Importance, feed: Feed = NOTHING) -> Floats:
+    """One score per channel, `[n_channels]`; NaN where there is no opinion.
+
+    Channels that no weight writes score 0 by norms; those that a function leaves out, too.
+
+    Raises:
+        InputError: A function's scores name no parameter, or have the wrong length, or are not finite; a criterion
+            fails, or the data or the loss does.
+    """
+    if isinstance(importance, type):
+        importance = importance()
+    if isinstance(importance, str) and importance in NORMS:
+        return _norms(study, NORMS[importance])
+    if isinstance(importance, str) and importance in WATCHING:
+        scores = WATCHING[importance](study, feed.batches(study, importance))
+    elif isinstance(importance, str):
+        scores = named_scores(study, importance, feed)
+    elif is_peer(importance):
+        scores = peer_scores(study, importance, feed)
+    else:
+        return _given(study, importance)
+    _tell_unscored(study, scores, importance if isinstance(importance, str) else type(importance).__name__)
+    return scores
+
+
+def _tell_unscored(study: Study, scores: Floats, name: str) -> None:
+    """Say which groups are left alone, for want of an opinion.
+
+    Raises:
+        InputError: All of them.
+    """
+    coupling = study.coupling
+    free = coupling.reported & (coupling.pin_of < 0)
+    together = picked_together(coupling)  # of what goes as a whole, such as a head, some may be scored
+    silent = free & ~np.isin(together, together[~np.isnan(scores)])
+    if free.any() and not (free & ~silent).any():
+        fact = f"importance {name!r} scores no channel of {type(study.model).__name__} that may go"
+        raise InputError(fact, "choose one that looks at the kinds of layers that it has, such as 'l2' or 'taylor'")
+    if silent.any():
+        of_groups = axes_of_groups(coupling)
+        groups = [of_groups[group] for group in np.unique(coupling.group_of[silent])]
+        tensors = study.program.tensors
+        weights = [[axis.name for axis in axes if tensors[axis.name].is_floating_point()] for axes in groups]
+        names = sorted({found[0] for found in weights if found})  # not tables of indices
+        if not names:
+            return
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        _log.warning("importance %s has no opinion of %s%s: they stay whole", name, ", ".join(names[:3]), more)
+
+
+def _given(study: Study, importance: Importance) -> Floats:
+    """The scores that a user's function returns, of channels that it leaves out 0."""
     given = importance(study.model)
+    if not isinstance(given, Mapping):
+        fact = f"the importance function returned a {type(given).__name__}"
+        raise InputError(fact, "return scores by name: {'conv1.weight': one per row}")
     scores = np.zeros(study.coupling.n_channels)
     for name, values in given.items():
         axis = study.coupling.axes.get((name, 0))
@@ -45,7 +140,7 @@ def importance_scores(study: Study, importance: str | Callable[[nn.Module], Scor
     return scores
 
 
-def _norms(study: Study, order: int) -> npt.NDArray[np.float64]:
+def _norms(study: Study, order: int) -> Floats:
     """The norm of all weight slices that write a channel, together."""
     coupling, program = study.coupling, study.program
     total = np.zeros(coupling.n_channels)
@@ -55,13 +150,10 @@ def _norms(study: Study, order: int) -> npt.NDArray[np.float64]:
         if axis is None:
             continue
         weight = program.tensors[name].detach()
-        if axis.ids.ndim == 2:  # a grouped transposed convolution: [g·i, o, ...] -> (g, o)
-            rows = weight.unflatten(0, (axis.ids.shape[0], -1)).transpose(1, 2).flatten(0, 1).flatten(1)
-        else:
-            rows = weight.movedim(dim, 0).flatten(1)
-        slices = torch.linalg.vector_norm(
+        rows = slices(weight, axis).flatten(1)
+        norms = torch.linalg.vector_norm(
             rows, order, dim=1, dtype=torch.float64 if rows.dtype == torch.float64 else torch.float32
         )
-        np.add.at(total, coupling.channel_of[axis.ids].ravel(), slices.cpu().double().numpy() ** order)
-    scores: npt.NDArray[np.float64] = total ** (1 / order)
+        np.add.at(total, coupling.channel_of[axis.ids].ravel(), norms.cpu().double().numpy() ** order)
+    scores: Floats = total ** (1 / order)
     return scores

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from surgery.errors import first_line
 from surgery.proof.outputs import Output, Scale, gap
 from surgery.proof.reference import Reference, Trial, mismatch
 from surgery.proof.resting import resting
-from surgery.proof.trials import first_line
 
 
 @dataclass(frozen=True)

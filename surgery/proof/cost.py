@@ -15,10 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from surgery.cutting.twins import meta_copy
-from surgery.errors import InputError
+from surgery.errors import InputError, first_line
 from surgery.inputs import Inputs
 from surgery.proof.resting import resting
-from surgery.proof.trials import first_line
 
 aten = torch.ops.aten
 Formula = Callable[..., int]

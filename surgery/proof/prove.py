@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from surgery.cutting.twins import float64_copy
+from surgery.errors import first_line
 from surgery.inputs import Example, Inputs
 from surgery.proof.comparison import Comparison, compare, in_float64, slim_runs
 from surgery.proof.cost import size_bytes
 from surgery.proof.reference import Reference, dtype_of, outputs64, record
-from surgery.proof.trials import first_line
 
 BOUND_FLOAT64 = 1e-9
 """What a plan applied to a float64 copy may differ by, over the spread."""

@@ -12,12 +12,12 @@ from itertools import chain
 import torch
 from torch import nn
 
-from surgery.errors import InputError
+from surgery.errors import InputError, first_line
 from surgery.inputs import Inputs
 from surgery.proof.float64 import float64_run
 from surgery.proof.outputs import Key, Output, Scale, gap, scales
 from surgery.proof.resting import RandomOps, resting
-from surgery.proof.trials import Attempt, accepted, another_size, batches, first_line, same_shape, shapes
+from surgery.proof.trials import Attempt, accepted, another_size, batches, same_shape, shapes
 
 
 @dataclass(frozen=True, eq=False)

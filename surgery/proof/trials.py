@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from surgery.errors import first_line
 from surgery.inputs import Inputs
 
 Result = TypeVar("Result")
@@ -76,12 +77,6 @@ def _left_padded(inputs: Inputs) -> Inputs | None:
         return tensor
 
     return inputs.map(pad) if any(is_mask(t) for t in inputs.tensors()) else None
-
-
-def first_line(error: BaseException) -> str:
-    """`RuntimeError: mat1 and mat2 shapes cannot be multiplied`."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def accepted(attempt: Attempt, run: Callable[[Inputs], Result]) -> tuple[Inputs, Result] | str:

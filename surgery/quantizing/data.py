@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from surgery.batches import items
 from surgery.errors import InputError
-from surgery.exporting.target import first_line
 from surgery.quantizing.float_file import Array, Feed, Slot, rows
 
 CHUNK = 32
@@ -71,7 +71,7 @@ def read(data: Any, names: Sequence[str], slots: Sequence[Slot], most: int) -> S
     left_out: dict[str, None] = {}
     feeds: list[Feed] = []
     taken = 0
-    for number, item in enumerate(_items(data)):
+    for number, item in enumerate(items(data)):
         for part in _chunks(feed_of(item, f"item {number} of the data", names, slots, left_out), slots):
             if rows(part, slots) is not None:
                 part = {name: value[: most - taken] for name, value in part.items()}
@@ -82,31 +82,6 @@ def read(data: Any, names: Sequence[str], slots: Sequence[Slot], most: int) -> S
     if not taken:
         raise InputError("the data is empty", "pass at least one batch of inputs like those the model will see")
     return _split(feeds, slots, tuple(left_out))
-
-
-def _items(data: Any) -> Iterator[Any]:
-    if isinstance(data, Tensor | np.ndarray | Mapping):
-        return iter([data])
-    if isinstance(data, str) or (not isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
-        raise InputError(f"the data is a {type(data).__name__}", "pass a DataLoader, a list of batches, or a tensor")
-    return _guarded(data)
-
-
-def _guarded(data: Iterable[Any]) -> Iterator[Any]:
-    """The items of the user's own loader, whose failure is told as such."""
-    items, number = iter(data), 0
-    while True:
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        except InputError:
-            raise
-        except Exception as error:
-            fact = f"the data raised {type(error).__name__}: {first_line(error)} at item {number}"
-            raise InputError(fact, "make it iterate on its own first") from error
-        yield item
-        number += 1
 
 
 def feed_of(

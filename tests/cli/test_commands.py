@@ -100,6 +100,24 @@ def test_choose_and_shrink_by_the_plan(surgery: CommandLine) -> None:
     assert ran.data["proof"]["passed"] is True
 
 
+def test_choose_within_a_budget_by_data(surgery: CommandLine) -> None:
+    words = ("--importance", "taylor", "--data", "cli_zoo:batches", "--loss", "cli_zoo:loss", "--global")
+    given = ("choose", "cli_zoo:dense", *IMAGE, *words, "--params", "60%", "--protect", "head", "-o", "plan.json")
+    assert surgery(*given).code == 0
+    plan = Plan.read("plan.json")
+    assert len(plan.axis("conv1.weight").keep) < 8
+    assert len(plan.axis("conv2.weight").keep) == 4
+    ran = surgery("choose", "cli_zoo:dense", *IMAGE, *words, "--macs", "60%", "--min-keep", "0.5", "--json")
+    removed = {group["name"]: group["removed"] for group in ran.data["groups"]}
+    assert removed["conv1.weight"] <= 4
+    assert removed["conv2.weight"] <= 2
+    assert sum(removed.values()) > 0
+    for importance in ("cli_zoo:by_sum", "torch_pruning.pruner.importance:LAMPImportance"):
+        ran = surgery("choose", "cli_zoo:dense", *IMAGE, "--importance", importance, "--size", "1KiB")
+        assert ran.code == 0, ran.err
+        assert "channels go" in ran.out
+
+
 def test_masks_from_a_file(surgery: CommandLine) -> None:
     save_file({"conv1": torch.tensor([1, 0, 1, 1, 0, 1, 1, 0])}, "masks.safetensors")
     ran = surgery("shrink", "cli_zoo:dense", *IMAGE, "--keep-masks", "masks.safetensors", "--json")

@@ -70,6 +70,27 @@ def nan():
     return net
 
 
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.randn(n, 3, 9, 9, generator=generator), torch.arange(n) % 2) for n in (4, 3)]
+
+
+def nothing():
+    return []
+
+
+def wrong():
+    return [torch.randn(2, 4, 9, 9)]
+
+
+def loss(outputs, targets):
+    return nn.functional.cross_entropy(outputs, targets)
+
+
+def by_sum(model):
+    return {"conv1.weight": model.conv1.weight.abs().sum((1, 2, 3))}
+
+
 class Branches(nn.Module):
     def __init__(self):
         super().__init__()
