@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from surgery.analyses import Analysis, analyze
     from surgery.checkpoints import load, save
     from surgery.choosing import choose
+    from surgery.compensating import Compensated, compensate
     from surgery.exporting import Export, Parity, export
     from surgery.inputs import Inputs
     from surgery.latency import Benchmark, Ratio, benchmark
     from surgery.plans import Plan
     from surgery.proof.prove import Proof
+    from surgery.pruning import Pruned, prune
     from surgery.quantizing import Quantized, quantize
     from surgery.reporting import report
     from surgery.results import Result
@@ -29,11 +31,13 @@ _HOMES = {
     "surgery.analyses": ("Analysis", "analyze"),
     "surgery.checkpoints": ("load", "save"),
     "surgery.choosing": ("choose",),
+    "surgery.compensating": ("Compensated", "compensate"),
     "surgery.exporting": ("Export", "Parity", "export"),
     "surgery.inputs": ("Inputs",),
     "surgery.latency": ("Benchmark", "Ratio", "benchmark"),
     "surgery.plans": ("Plan",),
     "surgery.proof.prove": ("Proof",),
+    "surgery.pruning": ("Pruned", "prune"),
     "surgery.quantizing": ("Quantized", "quantize"),
     "surgery.reporting": ("report",),
     "surgery.results": ("Result",),
@@ -46,11 +50,13 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Analysis",
     "Benchmark",
+    "Compensated",
     "Export",
     "Inputs",
     "Parity",
     "Plan",
     "Proof",
+    "Pruned",
     "Quantized",
     "Ratio",
     "Result",
@@ -59,12 +65,14 @@ __all__ = [
     "analyze",
     "benchmark",
     "choose",
+    "compensate",
     "cut_ema_",
     "cut_ema_state",
     "cut_optimizer_",
     "cut_optimizer_state",
     "export",
     "load",
+    "prune",
     "quantize",
     "report",
     "save",

@@ -38,6 +38,7 @@ FLOORS = (
     {
         "budgets",
         "checkpoints",
+        "compensating",
         "exporting",
         "latency",
         "plans",
@@ -58,6 +59,7 @@ FLOORS = (
         "cli",
         "demo",
         "gains",
+        "pruning",
         "shrinking",
         "verifying",
     },  # doors

@@ -17,6 +17,7 @@ from surgery.cli.demonstrating import demo
 from surgery.cli.explaining import explain
 from surgery.cli.exporting import export
 from surgery.cli.outcome import Outcome
+from surgery.cli.pruning import prune
 from surgery.cli.quantizing import quantize
 from surgery.cli.shrinking import shrink
 from surgery.cli.verifying import verify
@@ -59,6 +60,6 @@ def _quiet(command: Callable[P, Outcome]) -> Callable[P, Outcome]:
     return run
 
 
-for command in (shrink, choose, align, explain, export, quantize, bench, verify):
+for command in (shrink, choose, prune, align, explain, export, quantize, bench, verify):
     app.command(no_args_is_help=True)(_quiet(command))
 app.command()(demo)  # tells its story on stdout as it goes

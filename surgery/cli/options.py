@@ -62,3 +62,12 @@ Report = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show Python's traceback with an error.")]
+NoProve = Annotated[bool, typer.Option("--no-prove", help="Hand the slim model over unproven.")]
+SlimOutput = Annotated[Path | None, typer.Option("--output", "-o", help="The directory to save in.")]
+Export = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FORMAT",
+        help="Keep an export of the slim model there, checked: onnx, torchscript, pt2 or aoti. Once each.",
+    ),
+]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from surgery.cli.data import data_of
 from surgery.cli.models import check_file, inputs_of, opened
 from surgery.cli.options import (
     MODEL_HELP,
@@ -80,7 +81,7 @@ def quantize(
     check_file(output, overwrite=overwrite)
     args, kwargs = inputs_of(inputs or [])
     measured_by = None if evaluate is None else function_from(evaluate)
-    found = _data(data)
+    found = data_of(data)
     source: str | nn.Module = model
     if Path(model).suffix.lower() != ".onnx":
         if not inputs:
@@ -102,12 +103,3 @@ def quantize(
         overwrite=overwrite,
     )
     return Outcome(str(done), {"command": "quantize", "model": model, **done.as_dict()})
-
-
-def _data(spec: str | None) -> Any:
-    """What `--data` names."""
-    from surgery.sources import data_from, read_tensor
-
-    if spec is None:
-        return None
-    return read_tensor(Path(spec[1:])) if spec.startswith("@") else data_from(spec)

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from surgery.cli.models import check_report, inputs_of, opened
+from surgery.cli.models import inputs_of, opened
 from surgery.cli.options import (
     Checkpoint,
+    Export,
     Factory,
     Inputs,
     Json,
     KeepClass,
     Model,
+    NoProve,
     Overwrite,
     Report,
     RoundTo,
+    SlimOutput,
     StripPrefix,
     Traceback,
     Trust,
     Uniform,
 )
 from surgery.cli.outcome import Outcome
-from surgery.errors import InputError
-
-if TYPE_CHECKING:
-    from surgery.results import Result
-
-
-FORMATS = "onnx, torchscript, pt2 or aoti"
+from surgery.cli.results import Destination, plain
 
 
 def shrink(
@@ -53,12 +48,9 @@ def shrink(
     round_to: RoundTo = 1,
     uniform: Uniform = False,
     keep_class: KeepClass = False,
-    no_prove: Annotated[bool, typer.Option("--no-prove", help="Hand the slim model over unproven.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The directory to save in.")] = None,
-    export: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FORMAT", help=f"Keep an export of the slim model there, checked: {FORMATS}. Once each."),
-    ] = None,
+    no_prove: NoProve = False,
+    output: SlimOutput = None,
+    export: Export = None,
     report: Report = None,
     overwrite: Overwrite = False,
     factory: Factory = None,
@@ -68,19 +60,10 @@ def shrink(
 ) -> Outcome:
     """Remove every channel that is dead in MODEL, and prove that the function is the same."""
     from surgery import shrinking
-    from surgery.checkpoints import check_free, describe, save
-    from surgery.exporting import export as write
-    from surgery.exporting.table import target_for
     from surgery.plans import Plan
-    from surgery.reporting import report as write_report
     from surgery.sources import read_weights
 
-    files = {form: f"model{target_for(Path(), form).suffixes[0]}" for form in export or ()}
-    if output is not None:
-        check_free(output, overwrite=overwrite, source=model)
-    elif files:
-        raise InputError("--export keeps a file in the directory that --output names", "add --output DIRECTORY")
-    check_report(report, output=output, overwrite=overwrite)
+    place = Destination.of(output, export, report, overwrite=overwrite, source=model)
     masks = None if keep_masks is None else {n: t.bool() for n, t in read_weights(keep_masks).tensors.items()}
     args, kwargs = inputs_of(inputs)
     chosen = None if plan is None else Plan.read(plan)
@@ -97,48 +80,5 @@ def shrink(
         prove=not no_prove,
         keep_class=keep_class,
     )
-    lines, exported = [str(result)], []
-    if output is not None:
-        with tempfile.TemporaryDirectory(prefix="surgery-") as place:
-            exported = [
-                write(result.model, Path(place) / file, args, kwargs, format=form) for form, file in files.items()
-            ]
-            save(result, output, source=model, exports=exported, overwrite=overwrite)
-        lines += [f"  {one.path.name}: {one.parity}" for one in exported]
-        lines.append(f"saved in {output}: {describe(output).told}")
-    exported = [replace(one, path=output / one.path.name) for one in exported if output is not None]
-    if report is not None:
-        write_report(report, result=result, exports=exported, saved=output, title=model, overwrite=overwrite)
-        lines.append(f"report in {report}")
-    kept = [one.as_dict() | {"path": one.path.name} for one in exported]
-    data = {
-        "command": "shrink",
-        "model": model,
-        "output": _path(output),
-        "report": _path(report),
-        "exports": kept,
-        **_data(result),
-    }
-    return Outcome("\n".join(lines), data)
-
-
-def _data(result: Result) -> dict[str, Any]:
-    """A result as plain data, without the model."""
-    plan = result.plan
-    return {
-        "kind": result.kind,
-        "params_before": result.params_before,
-        "params_after": result.params_after,
-        "macs_before": result.macs_before,
-        "macs_after": result.macs_after,
-        "removed_channels": plan.removed_channels,
-        "groups": plan.groups,
-        "folds": len(plan.folds),
-        "carriers": len(plan.carries),
-        "proof": result.proof,
-        "notes": result.notes,
-    }
-
-
-def _path(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+    told, kept = place.written(result, args, kwargs)
+    return Outcome(told, {"command": "shrink", "model": model, **kept, **plain(result)})

@@ -1,0 +1,77 @@
+"""`surgery.prune`: choose what goes, win back what that costs, and cut it, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from surgery.choosing import choose
+from surgery.compensating import RUNGS, Compensated, compensate
+from surgery.compensating.judging import Evaluate
+from surgery.inputs import Example
+from surgery.masks import carry_hooks_
+from surgery.plans import Plan
+from surgery.results import Result
+from surgery.shrinking import shrink
+
+
+@dataclass(frozen=True)
+class Pruned(Result):
+    """A slim model with the ladder that led to it.
+
+    Attributes:
+        chosen: The plan for the dense model.
+        compensated: The masked model that was cut, and the error after each rung.
+    """
+
+    chosen: Plan = field(kw_only=True)
+    compensated: Compensated = field(kw_only=True)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}\n{self.compensated}"
+
+
+def prune(
+    model: nn.Module,
+    example_inputs: Example,
+    example_kwargs: Mapping[str, Any] | None = None,
+    *,
+    data: Any = None,
+    evaluate: Evaluate | None = None,
+    rungs: Sequence[str] = RUNGS,
+    samples: int = 512,
+    prove: bool = True,
+    **choosing: Any,
+) -> Pruned:
+    """Choose what matters least, compensate for it on your data without training, and cut it with a proof.
+
+    The proof is of the cut: masked and compensated against slim. How far that is from the dense model is what the
+    ladder tells, on samples that were held back.
+
+    Args:
+        model: The dense model; it is left as it is.
+        example_inputs: A tensor, or a tuple of the positional inputs.
+        example_kwargs: Keyword inputs.
+        data, evaluate, rungs, samples: As for `surgery.compensate`; without data nothing but the exact fold is done.
+        prove: Compare the masked and the slim model, in float64 and in the model's own precision.
+        choosing: Everything that `surgery.choose` takes: `keep_ratio`, `importance`, `round_to`, ...
+
+    Returns:
+        The slim model with its plan, proof and costs, and the ladder.
+
+    Raises:
+        InputError: The data, `evaluate` or an option cannot be used.
+        CaptureError: The model refused the inputs or cannot be captured.
+        CheckError: The proof fails.
+    """
+    plan = choose(model, example_inputs, example_kwargs, **choosing)
+    compensated = compensate(
+        model, plan, example_inputs, example_kwargs, data=data, evaluate=evaluate, rungs=rungs, samples=samples
+    )
+    widths = {name: choosing[name] for name in ("round_to", "uniform", "keep_class") if name in choosing}
+    result = shrink(compensated.model, example_inputs, example_kwargs, prove=prove, **widths)
+    carry_hooks_(model, result.model)
+    return Pruned(**vars(result), chosen=plan, compensated=compensated)

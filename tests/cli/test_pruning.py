@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import IMAGE, CommandLine
+
+DATA = """
+import torch
+
+
+def batches():
+    torch.manual_seed(1)
+    return [(torch.randn(4, 3, 9, 9), torch.zeros(4)) for _ in range(8)]
+
+
+def first_score(model):
+    with torch.no_grad():
+        return model(batches()[0][0])[0, 0]
+
+
+def none():
+    return []
+"""
+
+
+@pytest.fixture(autouse=True)
+def _data(surgery: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    (surgery.place / "prune_data.py").write_text(DATA)
+    monkeypatch.syspath_prepend(str(surgery.place))
+    monkeypatch.delitem(__import__("sys").modules, "prune_data", raising=False)
+
+
+def test_the_ladder_and_what_is_written(surgery: CommandLine) -> None:
+    told = ("--data", "prune_data:batches", "--evaluate", "prune_data:first_score", "--keep", "0.5")
+    ran = surgery("prune", "cli_zoo:dense", *IMAGE, *told, "-o", "slim", "--export", "onnx", "--json")
+    assert ran.code == 0
+    assert ran.data["command"] == "prune"
+    ladder = ran.data["compensated"]["ladder"]
+    assert [rung["name"] for rung in ladder] == ["fold", "bias", "lstsq", "batchnorm"]
+    assert ladder[2]["error"] < ladder[0]["error"]
+    assert all(rung["evaluated"] is not None for rung in ladder)
+    assert ran.data["params_after"] < ran.data["params_before"]
+    assert {path.name for path in (surgery.place / "slim").iterdir()} >= {"model.safetensors", "model.onnx"}
+
+
+def test_some_rungs_in_words(surgery: CommandLine) -> None:
+    ran = surgery("prune", "cli_zoo:dense", *IMAGE, "--data", "prune_data:batches", "--rung", "lstsq")
+    assert ran.code == 0
+    assert "least squares" in ran.out
+    assert "mean-activation bias" not in ran.out
+    assert "proof passed" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--data", "prune_data:none"), "the data is empty"),
+        (("--rung", "all"), "unknown rung 'all'"),
+        (("--export", "onnx"), "--export keeps a file in the directory"),
+        (("--keep", "0"), "keep_ratio is 0"),
+    ],
+)
+def test_bad_words(surgery: CommandLine, words: tuple[str, ...], told: str) -> None:
+    ran = surgery("prune", "cli_zoo:dense", *IMAGE, *words)
+    assert ran.code == 2
+    assert told in ran.error

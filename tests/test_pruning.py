@@ -1,0 +1,68 @@
+"""`surgery.prune`, end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import surgery
+from surgery.errors import InputError
+from tests.nets import lively
+from tests.quantizing.nets import Convnet, pictures
+
+
+def test_chosen_compensated_and_cut(tmp_path: Path) -> None:
+    model, data = lively(Convnet()), pictures(80)
+    labels = torch.zeros(80)
+    loader = list(zip(data.split(16), labels.split(16), strict=True))
+    result = surgery.prune(model, data[:2], data=loader, keep_ratio=0.5, round_to=4)
+    assert result.proof is not None
+    assert result.proof.passed
+    assert type(result.model) is Convnet
+    assert result.model.stem.out_channels % 4 == 0
+    assert result.params_after < 0.5 * result.params_before
+    assert result.plan.removed_channels == result.chosen.removed_channels
+    with torch.no_grad():
+        plain = result.chosen.apply(model, data[:2])
+        dense = model(data)
+        lost, left = ((net(data) - dense).norm() for net in (plain, result.model))
+    assert left < lost
+    assert "least squares" in str(result)
+    surgery.save(result, tmp_path / "slim")
+    again = surgery.load(tmp_path / "slim", Convnet())
+    torch.testing.assert_close(again.eval()(data), result.model(data))
+
+
+def test_without_data_it_is_choose_and_shrink() -> None:
+    model, data = lively(Convnet()), pictures(4)
+    result = surgery.prune(model, data, keep_ratio=0.6)
+    expected = surgery.choose(model, data, keep_ratio=0.6).apply(model, data)
+    torch.testing.assert_close(result.model(data), expected(data))
+    assert "no data" in str(result)
+
+
+def test_what_is_dead_already_does_not_spoil_a_rounded_width() -> None:
+    model, x = lively(nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))), torch.randn(32, 6)
+    with torch.no_grad():
+        model[0].weight[3] *= 100  # important by its norm, and read by nobody
+        model[2].weight[:, 3] = 0
+    assert surgery.prune(model, x, keep_ratio=0.5, round_to=4).model[0].out_features == 8
+
+
+def test_parameter_hooks_survive() -> None:
+    model, data = lively(Convnet()), pictures(8)
+    model.head.bias.register_hook(lambda grad: grad * 0 + 7)
+    slim = surgery.prune(model, data, data=data).model
+    slim(data).sum().backward()
+    assert torch.equal(slim.head.bias.grad, torch.full((4,), 7.0))
+
+
+def test_what_choose_refuses_is_refused_before_any_data_is_read() -> None:
+    def data() -> list[torch.Tensor]:
+        raise AssertionError("read too early")
+
+    with pytest.raises(InputError, match="keep_ratio is 2"):
+        surgery.prune(nn.Linear(4, 4), torch.randn(2, 4), data=map(data, [1]), keep_ratio=2)
