@@ -11,6 +11,7 @@ from torch import nn
 from surgery.choosing import choose
 from surgery.compensating import RUNGS, Compensated, compensate
 from surgery.compensating.judging import Evaluate
+from surgery.deciding.importance import Loss
 from surgery.inputs import Example
 from surgery.masks import carry_hooks_
 from surgery.plans import Plan
@@ -40,6 +41,7 @@ def prune(
     example_kwargs: Mapping[str, Any] | None = None,
     *,
     data: Any = None,
+    loss: Loss | None = None,
     evaluate: Evaluate | None = None,
     rungs: Sequence[str] = RUNGS,
     samples: int = 512,
@@ -56,6 +58,8 @@ def prune(
         example_inputs: A tensor, or a tuple of the positional inputs.
         example_kwargs: Keyword inputs.
         data, evaluate, rungs, samples: As for `surgery.compensate`; without data nothing but the exact fold is done.
+            An importance that looks at data looks at all of it, so that it must be possible to iterate it twice.
+        loss: For an importance by gradients, as `surgery.choose` takes it.
         prove: Compare the masked and the slim model, in float64 and in the model's own precision.
         choosing: Everything that `surgery.choose` takes: `keep_ratio`, `importance`, `round_to`, ...
 
@@ -67,7 +71,7 @@ def prune(
         CaptureError: The model refused the inputs or cannot be captured.
         CheckError: The proof fails.
     """
-    plan = choose(model, example_inputs, example_kwargs, **choosing)
+    plan = choose(model, example_inputs, example_kwargs, data=data, loss=loss, **choosing)
     compensated = compensate(
         model, plan, example_inputs, example_kwargs, data=data, evaluate=evaluate, rungs=rungs, samples=samples
     )

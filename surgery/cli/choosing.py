@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from surgery.cli.choices import (
+    Global,
+    Importance,
+    KeepRatio,
+    Loss,
+    Macs,
+    MinKeep,
+    Params,
+    Protect,
+    Seed,
+    Size,
+    settings_of,
+)
+from surgery.cli.data import data_of
 from surgery.cli.models import check_file, inputs_of, opened, write_file
 from surgery.cli.options import (
     Checkpoint,
@@ -23,9 +37,6 @@ from surgery.cli.options import (
     Uniform,
 )
 from surgery.cli.outcome import Outcome
-from surgery.errors import InputError
-
-AMOUNTS = "0.5, 50%, 3500000 or 3.5M."
 
 
 def choose(
@@ -33,50 +44,25 @@ def choose(
     inputs: Inputs,
     checkpoint: Checkpoint = None,
     strip_prefix: StripPrefix = "",
-    keep_ratio: Annotated[
-        float | None,
-        typer.Option(help="The share of channels that stays, of each group (of all, with --global); 0.5 by default."),
-    ] = None,
-    params: Annotated[str | None, typer.Option(metavar="AMOUNT", help=f"The most parameters: {AMOUNTS}")] = None,
-    macs: Annotated[str | None, typer.Option(metavar="AMOUNT", help=f"The most MACs of a call: {AMOUNTS}")] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="AMOUNT", help="The most bytes of weights: 0.5, 50%, 20MB or 20MiB.")
-    ] = None,
-    importance: Annotated[
-        str,
-        typer.Option(
-            help="By weights l1, l2, bn_scale, fpgm, lamp, random; over --data taylor, hessian, obdc, wanda, variance; "
-            "or package.module:name, a function of the model or a criterion of torch-pruning."
-        ),
-    ] = "l2",
+    keep_ratio: KeepRatio = None,
+    params: Params = None,
+    macs: Macs = None,
+    size: Size = None,
+    importance: Importance = "l2",
     data: Annotated[
         str | None,
         typer.Option(
             metavar="FACTORY", help="package.module:factory, which returns a DataLoader or another list of batches."
         ),
     ] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FUNCTION",
-            help="A function of (outputs, targets): torch.nn.functional:cross_entropy, or your own. Not needed where "
-            "the model's output has a loss.",
-        ),
-    ] = None,
-    global_: Annotated[
-        bool, typer.Option("--global", help="One ranking over all groups, not the same share of each.")
-    ] = False,
-    protect: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A module or tensor whose shapes stay; * for any text. Once per name."),
-    ] = None,
-    min_keep: Annotated[
-        str, typer.Option(metavar="N", help="At least so many channels of each group stay, or (0.1) such a share.")
-    ] = "1",
+    loss: Loss = None,
+    global_: Global = False,
+    protect: Protect = None,
+    min_keep: MinKeep = "1",
     round_to: RoundTo = 1,
     uniform: Uniform = False,
     keep_class: KeepClass = False,
-    seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
+    seed: Seed = 0,
     output: PlanOutput = None,
     overwrite: Overwrite = False,
     factory: Factory = None,
@@ -86,29 +72,27 @@ def choose(
 ) -> Outcome:
     """Choose the channels of MODEL that matter least, of such as can then be cut exactly."""
     from surgery import choosing
-    from surgery.sources import data_from, function_from
 
     if output is not None:
         check_file(output, overwrite=overwrite)
     args, kwargs = inputs_of(inputs)
     loaded = opened(model, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, factory=factory)
-    settings: dict[str, Any] = {
-        "keep_ratio": keep_ratio,
-        "params": params,
-        "macs": macs,
-        "size_bytes": size,
-        "importance": function_from(importance) if ":" in importance else importance,
-        "data": None if data is None else data_from(data),
-        "loss": None if loss is None else function_from(loss),
-        "global_": global_,
-        "protect": protect or (),
-        "min_keep": _number(min_keep),
-        "round_to": round_to,
-        "uniform": uniform,
-        "keep_class": keep_class,
-        "seed": seed,
-    }
-    plan = choosing.choose(loaded.model, args, kwargs, **settings)
+    settings = settings_of(
+        keep_ratio=keep_ratio,
+        params=params,
+        macs=macs,
+        size=size,
+        importance=importance,
+        loss=loss,
+        global_=global_,
+        protect=protect,
+        min_keep=min_keep,
+        round_to=round_to,
+        uniform=uniform,
+        keep_class=keep_class,
+        seed=seed,
+    )
+    plan = choosing.choose(loaded.model, args, kwargs, data=data_of(data), **settings)
     if output is not None:
         write_file(output, plan.to_json(), overwrite=overwrite)
     told = {
@@ -120,13 +104,3 @@ def choose(
         "plan": plan if output is None else None,
     }
     return Outcome(str(plan) + (f"\nsaved as {output}" if output is not None else ""), told)
-
-
-def _number(text: str) -> int | float:
-    """A count where it is written as one, else a share."""
-    try:
-        return int(text) if text.strip().isdigit() else float(text)
-    except ValueError as error:
-        raise InputError(
-            f"--min-keep is {text!r}", "give a whole number of channels, or a share such as 0.1"
-        ) from error

@@ -6,6 +6,19 @@ from typing import Annotated
 
 import typer
 
+from surgery.cli.choices import (
+    Global,
+    Importance,
+    KeepRatio,
+    Loss,
+    Macs,
+    MinKeep,
+    Params,
+    Protect,
+    Seed,
+    Size,
+    settings_of,
+)
 from surgery.cli.data import data_of
 from surgery.cli.models import inputs_of, opened
 from surgery.cli.options import (
@@ -55,10 +68,16 @@ def prune(
     samples: Annotated[int, typer.Option(help="The most samples that are taken of the data.")] = 512,
     checkpoint: Checkpoint = None,
     strip_prefix: StripPrefix = "",
-    keep_ratio: Annotated[
-        float, typer.Option("--keep-ratio", "--keep", help="The share of each group's channels that stays.")
-    ] = 0.5,
-    importance: Annotated[str, typer.Option(help="What `surgery choose` takes.")] = "l2",
+    keep_ratio: KeepRatio = None,
+    params: Params = None,
+    macs: Macs = None,
+    size: Size = None,
+    importance: Importance = "l2",
+    loss: Loss = None,
+    global_: Global = False,
+    protect: Protect = None,
+    min_keep: MinKeep = "1",
+    seed: Seed = 0,
     round_to: RoundTo = 1,
     uniform: Uniform = False,
     keep_class: KeepClass = False,
@@ -81,6 +100,21 @@ def prune(
     args, kwargs = inputs_of(inputs)
     judge = None if evaluate is None else function_from(evaluate)
     batches = data_of(data)
+    settings = settings_of(
+        keep_ratio=keep_ratio,
+        params=params,
+        macs=macs,
+        size=size,
+        importance=importance,
+        loss=loss,
+        global_=global_,
+        protect=protect,
+        min_keep=min_keep,
+        round_to=round_to,
+        uniform=uniform,
+        keep_class=keep_class,
+        seed=seed,
+    )
     loaded = opened(model, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, factory=factory)
     result = pruning.prune(
         loaded.model,
@@ -91,11 +125,7 @@ def prune(
         rungs=RUNGS if rung is None else rung,
         samples=samples,
         prove=not no_prove,
-        keep_ratio=keep_ratio,
-        importance=importance,
-        round_to=round_to,
-        uniform=uniform,
-        keep_class=keep_class,
+        **settings,
     )
     told, kept = place.written(result, args, kwargs)
     ladder = {"compensated": result.compensated.as_dict()}

@@ -18,6 +18,10 @@ def first_score(model):
         return model(batches()[0][0])[0, 0]
 
 
+def squares(outputs, targets):
+    return (outputs - targets[:, None]).square().mean()
+
+
 def none():
     return []
 """
@@ -64,3 +68,12 @@ def test_bad_words(surgery: CommandLine, words: tuple[str, ...], told: str) -> N
     ran = surgery("prune", "cli_zoo:dense", *IMAGE, *words)
     assert ran.code == 2
     assert told in ran.error
+
+
+def test_everything_that_choose_takes_is_there(surgery: CommandLine) -> None:
+    told = ("--data", "prune_data:batches", "--importance", "taylor", "--loss", "prune_data:squares", "--macs", "60%")
+    ran = surgery("prune", "cli_zoo:dense", *IMAGE, *told, "--protect", "head", "--rung", "bias", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.data["macs_after"] <= 0.6 * ran.data["macs_before"]
+    ran = surgery("prune", "cli_zoo:dense", *IMAGE, "--macs", "60%", "--keep", "0.5")
+    assert (ran.code, ran.error.partition("\n")[0]) == (2, "error: 2 budgets were given: keep_ratio, macs")

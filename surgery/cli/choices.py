@@ -1,0 +1,97 @@
+"""What `choose` and `prune` share: how much is to stay, and what a channel is worth."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from surgery.errors import InputError
+
+AMOUNTS = "0.5, 50%, 3500000 or 3.5M."
+
+KeepRatio = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-ratio",
+        "--keep",
+        help="The share of channels that stays, of each group (of all, with --global); 0.5 by default.",
+    ),
+]
+Params = Annotated[str | None, typer.Option(metavar="AMOUNT", help=f"The most parameters: {AMOUNTS}")]
+Macs = Annotated[str | None, typer.Option(metavar="AMOUNT", help=f"The most MACs of a call: {AMOUNTS}")]
+Size = Annotated[str | None, typer.Option(metavar="AMOUNT", help="The most bytes of weights: 0.5, 50%, 20MB or 20MiB.")]
+Importance = Annotated[
+    str,
+    typer.Option(
+        help="By weights l1, l2, bn_scale, fpgm, lamp, random; over --data taylor, hessian, obdc, wanda, variance; "
+        "or package.module:name, a function of the model or a criterion of torch-pruning."
+    ),
+]
+Loss = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FUNCTION",
+        help="A function of (outputs, targets): torch.nn.functional:cross_entropy, or your own. Not needed where "
+        "the model's output has a loss.",
+    ),
+]
+Global = Annotated[bool, typer.Option("--global", help="One ranking over all groups, not the same share of each.")]
+Protect = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A module or tensor whose shapes stay; * for any text. Once per name."),
+]
+MinKeep = Annotated[
+    str, typer.Option(metavar="N", help="At least so many channels of each group stay, or (0.1) such a share.")
+]
+Seed = Annotated[int, typer.Option(help="Of what is drawn at random.")]
+
+
+def settings_of(
+    *,
+    keep_ratio: float | None,
+    params: str | None,
+    macs: str | None,
+    size: str | None,
+    importance: str,
+    loss: str | None,
+    global_: bool,
+    protect: list[str] | None,
+    min_keep: str,
+    round_to: int,
+    uniform: bool,
+    keep_class: bool,
+    seed: int,
+) -> dict[str, Any]:
+    """The words of the command line as `surgery.choose` takes them, but for the data.
+
+    Raises:
+        InputError: A function cannot be found, or `--min-keep` is no number.
+    """
+    from surgery.sources import function_from
+
+    return {
+        "keep_ratio": keep_ratio,
+        "params": params,
+        "macs": macs,
+        "size_bytes": size,
+        "importance": function_from(importance) if ":" in importance else importance,
+        "loss": None if loss is None else function_from(loss),
+        "global_": global_,
+        "protect": protect or (),
+        "min_keep": _number(min_keep),
+        "round_to": round_to,
+        "uniform": uniform,
+        "keep_class": keep_class,
+        "seed": seed,
+    }
+
+
+def _number(text: str) -> int | float:
+    """A count where it is written as one, else a share."""
+    try:
+        return int(text) if text.strip().isdigit() else float(text)
+    except ValueError as error:
+        raise InputError(
+            f"--min-keep is {text!r}", "give a whole number of channels, or a share such as 0.1"
+        ) from error
