@@ -11,7 +11,7 @@ from torch import nn
 from surgery.choosing import choose
 from surgery.compensating import RUNGS, Compensated, compensate
 from surgery.compensating.judging import Evaluate
-from surgery.deciding.importance import Loss
+from surgery.deciding.criteria import Loss
 from surgery.inputs import Example
 from surgery.masks import carry_hooks_
 from surgery.plans import Plan
