@@ -20,6 +20,10 @@ from surgery.latency.runtime import Runtime
 from surgery.latency.sending import send
 from surgery.latency.subjects import FileSubject, ModuleSubject, Subject
 from surgery.progress import stage
+from surgery.proof.cost import size_bytes
+
+LARGEST_BYTES = 1_000_000_000
+"""A larger model is not copied into float64: its rounding is taken for less than the tolerance."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,10 @@ def _parts(path: Path) -> list[Path]:
 def _reference(subject: Subject, batch: Batch) -> Reference:
     """The subject's own outputs."""
     if isinstance(subject, ModuleSubject):
-        return reference(subject.model, subject.name, batch.inputs, batch.fresh)
+        own = reference(subject.model, subject.name, batch.inputs, batch.fresh)
+        if subject.copy is None or size_bytes(subject.model) > LARGEST_BYTES:
+            return own
+        return own.rounded(eager_outputs(subject.cast("float64"), cast_inputs(batch.inputs, "float64")))
     try:
         fresh = subject.outputs(batch.fresh)
     except InputError:  # made-up inputs may be refused

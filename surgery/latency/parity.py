@@ -22,19 +22,29 @@ NOISE_ULPS = 16
 """Or this many rounding steps of the largest output, where an output varies less than its own rounding noise."""
 
 NOISES = 4
-"""In a lower precision: so many times what eager mode itself loses in it."""
+"""So many times what eager mode itself loses by rounding may be lost, in the model's own precision or a lower one."""
 
 
 @dataclass(frozen=True)
 class Reference:
     """A model's own outputs: on the inputs to be timed, and on fresh ones that show how far outputs vary.
 
-    `slack` is what may be lost beside that, per output, `[units of the output]`: for a lower precision.
+    `slack` is what may be lost beside that, per output, `[units of the output]`: the model's own rounding, and what a
+    lower precision loses.
     """
 
     outputs: tuple[Tensor, ...]
     fresh: tuple[Tensor, ...]
     slack: tuple[float, ...] = ()
+
+    def rounded(self, exact: Sequence[Tensor] | None) -> Reference:
+        """The same for a model whose outputs in float64 are `exact` (None: not known): another order of the same sums
+        may be as far from them as eager mode is.
+        """
+        if exact is None or [t.shape for t in exact] != [t.shape for t in self.outputs]:
+            return self
+        pairs = zip(self.outputs, exact, strict=True)
+        return replace(self, slack=tuple(NOISES * _largest(_real(own) - _real(one)) for own, one in pairs))
 
     def lowered(self, outputs: Sequence[Tensor] | None, dtype: torch.dtype) -> Reference:
         """The same for a runtime that computes in `dtype`, where eager mode gives `outputs` (None: it cannot)."""

@@ -69,6 +69,17 @@ def test_a_file_does_not_run_elsewhere_and_says_so(tmp_path: Path) -> None:
     assert cell.rows[1].failure.endswith("slim.onnx' (onnx) does not run in eager")
 
 
+def test_a_file_keeps_its_own_precision_and_inputs(tmp_path: Path) -> None:
+    surgery.export(Scaled(), tmp_path / "slim.onnx", (X, FACTOR))
+    models = {"module": Scaled(), "file": tmp_path / "slim.onnx"}
+    (cell,) = benchmark(models, (X, FACTOR), precisions="fp16", **BRIEF).cells
+    module, file = cell.rows
+    assert (module.failure, file.failure) == ("", "")
+    assert module.error is not None
+    assert module.error > 1e-5
+    assert file.error == 0.0
+
+
 @pytest.mark.parametrize(("suffix", "runtime"), [(".pt", "torchscript"), (".pt2", "pt2")])
 def test_files_that_are_code_need_trust(tmp_path: Path, suffix: str, runtime: str) -> None:
     path = tmp_path / f"slim{suffix}"

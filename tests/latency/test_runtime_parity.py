@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from surgery.errors import CheckError, InputError
 from surgery.inputs import Inputs
+from surgery.latency import benchmark
 from surgery.latency.cells import checked
 from surgery.latency.parity import Reference, check_parity, reference, tensors_of, top1
 from surgery.latency.results import Cell, Row
@@ -161,6 +162,32 @@ def test_a_lower_precision_may_lose_four_times_what_eager_mode_loses_in_it() -> 
     check_parity([own.outputs[0] * 5], own.unbounded(), model="a", runtime="b")
     with pytest.raises(CheckError, match="shape"):
         check_parity([torch.ones(3)], own.unbounded(), model="a", runtime="b")
+
+
+def test_a_model_that_rounds_much_may_round_otherwise_elsewhere() -> None:
+    """A sum of large numbers that cancel: another order of it is as good."""
+    own = Reference((torch.tensor([[1.0, 2.0, 3.0]]),), ())
+    rounding = own.rounded([torch.tensor([[1.0, 2.0, 3.01]], dtype=torch.float64)])
+    check_parity([torch.tensor([[1.0, 2.0, 2.965]])], rounding, model="a", runtime="b")
+    with pytest.raises(CheckError):
+        check_parity([torch.tensor([[1.0, 2.0, 2.965]])], own, model="a", runtime="b")
+    with pytest.raises(CheckError):
+        check_parity([torch.tensor([[1.0, 2.0, 2.955]])], rounding, model="a", runtime="b")
+    assert own.rounded(None) == own
+
+
+class Cancelling(nn.Module):
+    """Exact in float64, off by a thousandth in float32, and the other way round under a trace."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        loss = 0.0 if x.dtype == torch.float64 else 0.002
+        return x + (-loss if torch.jit.is_tracing() else loss)
+
+
+def test_a_benchmark_knows_how_much_a_model_rounds() -> None:
+    brief: Any = {"min_pairs": 4, "min_seconds": 0.0, "max_seconds": 0.05}
+    (cell,) = benchmark({"a": Cancelling()}, torch.rand(2, 3), runtimes="torchscript", **brief).cells
+    assert cell.rows[0].failure == ""
 
 
 def test_top_1_is_ranked_over_the_classes() -> None:
