@@ -122,6 +122,7 @@ def test_what_cannot_be_compared_is_refused(surgery: CommandLine) -> None:
         ("old.json",): "--compare takes two files, and got 1",
         ("old.json", "missing.json"): "'missing.json' cannot be read: No such file or directory",
         ("old.json", "not.json"): "'not.json': this is not a saved benchmark",
+        ("old.json", "old.json", "-o", "new.json"): "--compare writes no file",
     }.items():
         ran = surgery("bench", "--compare", *words)
         assert ran.code == 2
