@@ -74,9 +74,7 @@ def bench(
 ) -> Outcome:
     """Time models against each other: interleaved, in processes of their own, checked for equal outputs."""
     if compare:
-        if output is not None or report is not None:
-            raise InputError("--compare writes no file", "leave --output and --report out; --json prints all of it")
-        return _compared(models, any_machine=any_machine, markdown=markdown)
+        return _compared(models, any_machine=any_machine, markdown=markdown, files=(output, report))
     from surgery.latency import Interrupted, benchmark
 
     if output is not None:
