@@ -136,15 +136,21 @@ def _exit_code(measured: Benchmark) -> int:
     return int(any(row.disagrees for cell in measured.cells for row in cell.rows))
 
 
-def _compared(files: Sequence[str], *, any_machine: bool, markdown: bool) -> Outcome:
+def _compared(saved: Sequence[str], *, any_machine: bool, markdown: bool, files: Sequence[Path | None]) -> Outcome:
+    """Two saved benchmarks side by side.
+
+    Raises:
+        InputError: These are not two benchmarks, or not of one machine; or a file was asked for.
+    """
     from surgery.latency import Benchmark, compare
 
-    if len(files) != 2:
-        raise InputError(
-            f"--compare takes two files, and got {len(files)}", "surgery bench --compare old.json new.json"
-        )
+    if any(file is not None for file in files):
+        raise InputError("--compare writes no file", "leave --output and --report out; --json prints all of it")
+    if len(saved) != 2:
+        usage = "surgery bench --compare old.json new.json"
+        raise InputError(f"--compare takes two files, and got {len(saved)}", usage)
     read = []
-    for name in files:
+    for name in saved:
         try:
             read.append(Benchmark.from_json(Path(name).read_bytes()))
         except OSError as error:
