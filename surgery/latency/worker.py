@@ -26,6 +26,7 @@ from surgery.latency.results import Cell, Row
 from surgery.latency.runtime import Call, Setting
 from surgery.latency.runtimes import runtime_named
 from surgery.latency.sending import receive
+from surgery.latency.timing import device_of
 
 
 def main(question: Path, answer: Path) -> None:
@@ -33,6 +34,7 @@ def main(question: Path, answer: Path) -> None:
     request = msgspec.json.decode(question.read_bytes(), type=Request)
     torch.set_num_threads(request.threads)
     torch.set_num_interop_threads(1)
+    device_of(request.device)  # makes it the current one
     reply = Reply()
     for job in request.jobs:
         try:
