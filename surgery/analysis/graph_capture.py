@@ -6,7 +6,7 @@ import inspect
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -115,12 +115,20 @@ class _Told:
 
 
 @contextmanager
-def in_eval_as_written(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and the code as it is written: no fused fast path of attention, which depends on frozen weights."""
+def as_written() -> Iterator[None]:
+    """Torch's encoder layers run op by op: no fused fast path, which depends on frozen weights and hides its ops."""
     fast = torch.backends.mha.get_fastpath_enabled()
-    with prepared(model), torch.enable_grad(), ExitStack() as stack:
-        torch.backends.mha.set_fastpath_enabled(False)
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def in_eval_as_written(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and the code as it is written."""
+    with prepared(model), torch.enable_grad(), as_written():
         yield
 
 

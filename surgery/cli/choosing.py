@@ -19,7 +19,6 @@ from surgery.cli.choices import (
     Size,
     settings_of,
 )
-from surgery.cli.data import data_of
 from surgery.cli.models import check_file, inputs_of, opened, write_file
 from surgery.cli.options import (
     Checkpoint,
@@ -72,6 +71,7 @@ def choose(
 ) -> Outcome:
     """Choose the channels of MODEL that matter least, of such as can then be cut exactly."""
     from surgery import choosing
+    from surgery.sources import data_from
 
     if output is not None:
         check_file(output, overwrite=overwrite)
@@ -92,7 +92,8 @@ def choose(
         keep_class=keep_class,
         seed=seed,
     )
-    plan = choosing.choose(loaded.model, args, kwargs, data=data_of(data), **settings)
+    batches = None if data is None else data_from(data)
+    plan = choosing.choose(loaded.model, args, kwargs, data=batches, **settings)
     if output is not None:
         write_file(output, plan.to_json(), overwrite=overwrite)
     told = {

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import nn
 
+from surgery.analysis.graph_capture import as_written
 from surgery.compensating import data as batches_of
 from surgery.compensating.data import Batches
 from surgery.compensating.judging import Evaluate, distance, evaluated
 from surgery.compensating.layers import layers_of, norms_of
 from surgery.compensating.repairs import Done, repair_layers_, repair_statistics_, some
 from surgery.compensating.result import TOLD, Compensated, Rung
-from surgery.compensating.taps import plainly
 from surgery.cutting.twins import sharing_copy
 from surgery.deciding.cuts import AxisCut, checksum
 from surgery.deciding.study import Study
@@ -76,7 +76,7 @@ def compensate(
     dense = bake(model)
     masked = plan.mask(dense)
     training = {path: module.training for path, module in masked.named_modules()}
-    with plainly():
+    with as_written():
         wanted = [rung for rung in RUNGS if rung in rungs]
         done = _climbed(dense.eval(), masked.eval(), plan, inputs, found, evaluate, wanted)
     for path, module in done.model.named_modules():

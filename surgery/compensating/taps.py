@@ -164,14 +164,3 @@ def refusals(call: Inputs, tap: _Tap | None = None) -> Iterator[None]:
         raise InputError(
             fact, "give batches as the model takes them; of a tuple the first tensors are its inputs"
         ) from error
-
-
-@contextmanager
-def plainly() -> Iterator[None]:
-    """No fused attention of whole layers inside: it would hide the ops that are listened for."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)

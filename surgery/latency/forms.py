@@ -18,7 +18,7 @@ from surgery.latency.precisions import INT8, OWN, cast_inputs, dtype_of
 from surgery.latency.protocol import Form
 from surgery.latency.runtime import Runtime
 from surgery.latency.sending import send
-from surgery.latency.subjects import FileSubject, ModuleSubject, Subject
+from surgery.latency.subjects import FileSubject, ModuleSubject, Subject, bytes_on_disk
 from surgery.progress import stage
 from surgery.proof.cost import size_bytes
 
@@ -164,12 +164,7 @@ class Forms:
             target.write(source, whole)
             quantise_onnx(whole, (inputs, fresh), source.model.input_names, path)
         count = len(inputs.tensors())
-        return _Made(path, tuple(range(count)), sum(f.stat().st_size for f in _parts(path)))
-
-
-def _parts(path: Path) -> list[Path]:
-    """A file and the weights beside it."""
-    return [file for file in (path, path.with_name(f"{path.name}.data")) if file.exists()]
+        return _Made(path, tuple(range(count)), bytes_on_disk(path))
 
 
 def _reference(subject: Subject, batch: Batch) -> Reference:

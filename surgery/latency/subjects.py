@@ -105,11 +105,15 @@ class FileSubject:
     @property
     def size_bytes(self) -> int:
         """Of the file, and of the weights beside it."""
-        path = self.opened.path
-        return sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}.data")) if file.exists())
+        return bytes_on_disk(self.opened.path)
 
 
 Subject = ModuleSubject | FileSubject
+
+
+def bytes_on_disk(path: Path) -> int:
+    """Size of an exported file, and of the weights beside it."""
+    return sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}.data")) if file.exists())
 
 
 def subjects_of(

@@ -7,8 +7,7 @@ contract a weight (whether a module's own or a bare parameter, by whatever code)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode, PythonKey
 from torch.utils import _pytree as pytree
 
 from surgery.analysis.capture import evaluating
+from surgery.analysis.graph_capture import as_written
 from surgery.batches import Batch
 from surgery.coupling import Use
 from surgery.deciding.pick import Floats
@@ -140,7 +140,7 @@ def watched(study: Study, batches: Iterable[Batch]) -> list[Contraction]:
         InputError: The model fails on a batch, or computes with its weights in a way that cannot be watched.
     """
     watcher = _Watcher(study)
-    with evaluating(study.model), torch.no_grad(), _plain_attention():
+    with evaluating(study.model), torch.no_grad(), as_written():
         for batch in batches:
             with enable_python_dispatcher(), watcher:
                 batch.run(study.model)
@@ -149,17 +149,6 @@ def watched(study: Study, batches: Iterable[Batch]) -> list[Contraction]:
         fact = f"{type(study.model).__name__} uses none of its weights in a way that can be watched"
         raise InputError(fact, "choose an importance that looks at the weights or at their gradients")
     return [one.contraction for one in seen]
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Inside, torch's encoder layers run op by op, as they do when they are captured."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @dataclass(frozen=True)
