@@ -28,8 +28,21 @@ MEASURES: dict[str, Callable[[nn.Module, Inputs], int]] = {
 }
 """What can be budgeted, and how it is counted."""
 
-DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
-BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+DECIMAL: dict[str, float] = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
+BYTES: dict[str, float] = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+}
+TIMES: dict[str, float] = {"": 1, "MS": 1, "S": 1e3, "US": 1e-3}
+"""Of a latency, in milliseconds."""
+
+UNITS: dict[str, dict[str, float]] = {"size_bytes": BYTES, "latency": TIMES}
 NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*")
 
 CLOSE_ENOUGH = 0.002
@@ -44,7 +57,7 @@ class Budget:
     """The most that may be left.
 
     Attributes:
-        name: `"params"`, `"macs"` or `"size_bytes"`.
+        name: `"params"`, `"macs"`, `"size_bytes"` or `"latency"` (in milliseconds; `surgery/targeting` measures it).
         amount: As the user gave it.
     """
 
@@ -58,7 +71,7 @@ class Budget:
         """What a model has of it."""
         return MEASURES[self.name](model, inputs)
 
-    def limit(self, dense: int) -> float:
+    def limit(self, dense: float) -> float:
         """The absolute number, of a model that has `dense`.
 
         Raises:
@@ -74,7 +87,7 @@ class Budget:
             raise InputError(f"{self.name} is a {type(self.amount).__name__}", "give a number, or words such as '50%'")
         if not isinstance(self.amount, str):
             return float(self.amount)
-        units = BYTES if self.name == "size_bytes" else DECIMAL
+        units = UNITS.get(self.name, DECIMAL)
         match = NUMBER.fullmatch(self.amount)
         if match is not None and match[2] == "%":
             share = float(match[1]) / 100

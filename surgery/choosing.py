@@ -27,6 +27,7 @@ from surgery.layout import Bools
 from surgery.masks import bake, check_finite
 from surgery.plans import Plan
 from surgery.progress import stage
+from surgery.targeting import Aiming, Place, UnreachableError
 from surgery.uniform import uniform_widths
 
 
@@ -39,12 +40,15 @@ def choose(
     params: Amount | None = None,
     macs: Amount | None = None,
     size_bytes: Amount | None = None,
+    latency: Amount | None = None,
+    runtime: str = "eager",
+    threads: int = 1,
     importance: str | Importance = "l2",
     data: Any = None,
     loss: Loss | None = None,
-    global_: bool = False,
+    global_: bool | None = None,
     uniform: bool = False,
-    round_to: int = 1,
+    round_to: int | None = None,
     min_keep: float = 1,
     protect: Sequence[str] = (),
     keep_class: bool = False,
@@ -53,11 +57,17 @@ def choose(
     """Choose the least important channels, such that they can be cut exactly once they are zeroed.
 
     Nothing is changed: `plan.mask(model)` zeroes them, `plan.apply(model)` cuts them. At most one of `keep_ratio`,
-    `params`, `macs` and `size_bytes` says how much is to stay; without any, half of each group does.
+    `params`, `macs`, `size_bytes` and `latency` says how much is to stay; without any, half of each group does.
 
     A budget is a maximum: the slim model is measured, with all that stays for other reasons, and has no more of it, but
     as little less as the widths allow. It is a share of the dense model in (0, 1], or an absolute number above 1, or
     words: `"50%"`, `"3.5M"`, `"1.2G"`, `"20MB"`, `"20MiB"`.
+
+    A latency is measured, and so is all that leads to it: first how much each group's width weighs on this machine,
+    kept in the user's cache folder for the next time (`$SURGERY_CACHE_DIR` names another); then widths are chosen that
+    lose least within it (a knapsack; Shen et al. 2022); then slim models are built and measured, and corrected, until
+    one is within 5 % of the target. `Plan.aim` tells what was measured, or why nothing came nearer. Ctrl-C loses no
+    part of the table: another call goes on from there.
 
     Args:
         model: The dense model.
@@ -67,6 +77,9 @@ def choose(
         params: The most numbers in parameters.
         macs: The most multiply-accumulates.
         size_bytes: The most bytes of parameters and buffers.
+        latency: The time of a call on the example, beside that of the dense model: `0.5`, `"50%"`, `"12ms"`, `"800us"`.
+        runtime: Where that counts: one of the runtimes of `surgery.benchmark`, on the model's device.
+        threads: How many threads it has there.
         importance: What a channel is worth; bigger is kept.
 
             * By the weights: `"l1"`, `"l2"` (the norm of everything that writes the channel), `"bn_scale"`, `"fpgm"`,
@@ -82,11 +95,12 @@ def choose(
         loss: A function of (outputs, targets), the mean over the batch: `torch.nn.functional.cross_entropy`. Targets
             are what follows the inputs in the tuple; of a dict, or a tensor alone, the batch itself. None where the
             model's output has a `loss`, as transformers' do with `labels` in the batch.
-        global_: One ranking over all groups, by scores over the mean of their group; else each group gives up the same
-            share.
+        global_: True for one ranking over all groups, by scores over the mean of their group; False for the same share
+            of each. None is False, but for a latency: there each group gives up what loses least per millisecond.
         uniform: The same part of every layer stays as wide, and what the config of a model of transformers has no
             number for stays whole (see `shrink`).
-        round_to: Widths that stay are multiples of this.
+        round_to: Widths that stay are multiples of this. None is 1, but for a latency 8, for other widths are slow in
+            some runtimes; and 1 where that does not reach it.
         min_keep: At least so many channels of each group stay, or (a float) such a share of them.
         protect: Names of modules and tensors whose shapes stay, `*` for any text: `["head", "layer1.*.conv1"]`.
         keep_class: Choose only what the model's code, as it is, can do without (see `shrink`).
@@ -98,21 +112,33 @@ def choose(
             model fails on; a loss that fails or is no finite number.
         CaptureError: The model refused the inputs or cannot be captured.
     """
-    budget = _budget(keep_ratio, {"params": params, "macs": macs, "size_bytes": size_bytes})
-    limits = Limits(round_to, min_keep)
+    budget = _budget(keep_ratio, {"params": params, "macs": macs, "size_bytes": size_bytes, "latency": latency})
+    roundings = (round_to,) if round_to is not None else (1,) if latency is None else (KIND_TO_KERNELS, 1)
+    limits = [Limits(multiple, min_keep) for multiple in roundings]
     if uniform and global_:
         raise InputError("uniform and global_ contradict each other", "choose one: layers alike, or each as it matters")
     check_importance(importance, data)
     check_finite(model)
+    place = Place.of(model, runtime, threads)
     with stage("analysing"):
         study = Study.of(bake(model), Inputs.of(example_inputs, example_kwargs))
     held = protected(study.model, study.coupling, protect)
     scores = importance_scores(study, importance, Feed(data, loss, seed))
-    chooser = _Chooser(study, Ranking.of(study.coupling, scores, held), limits, uniform, keep_class)
+    chooser = _Chooser(study, Ranking.of(study.coupling, scores, held), limits[0], uniform, keep_class)
+    if latency is not None:
+        comparable = importance in IN_THE_LOSS
+        return chooser.aimed(Budget("latency", latency), place, limits, global_=global_, comparable=comparable)
     if isinstance(budget, Budget):
-        return chooser.within(budget, global_=global_)
+        return chooser.within(budget, global_=bool(global_))
     with stage("choosing"):
-        return chooser.keeping(0.5 if budget is None else budget, global_=global_).cuts
+        return chooser.keeping(0.5 if budget is None else budget, global_=bool(global_)).cuts
+
+
+KIND_TO_KERNELS = 8
+"""Widths that all runtimes are fast on: some are up to twice as slow on others (`benchmarks/widths.py`)."""
+
+IN_THE_LOSS = ("taylor", "hessian")
+"""Importances that are a change of the loss, so that sums of two groups' scores compare."""
 
 
 def _budget(keep_ratio: float | None, amounts: Mapping[str, Amount | None]) -> Budget | float | None:
@@ -158,6 +184,26 @@ class _Chooser:
             return done.cuts, budget.measure(done.slim, inputs)
 
         return within(budget, budget.measure(model, inputs), steps, attempt, fill=not self.uniform)
+
+    def aimed(
+        self, budget: Budget, place: Place, limits: Sequence[Limits], *, global_: bool | None, comparable: bool
+    ) -> Plan:
+        """The plan that has a latency, by the first of some limits that reach it."""
+        for number, allowed in enumerate(limits, 1):
+            chooser = replace(self, limits=allowed)
+            order = None
+            if self.uniform or global_ is not None:
+                order = Steps.of(self.ranking, allowed, global_=bool(global_), together=self.uniform)
+            try:
+                done, aim = Aiming(
+                    self.study, self.ranking, allowed, budget, place, chooser.operation, order, comparable
+                ).aimed()
+            except UnreachableError:
+                if number == len(limits):
+                    raise
+                continue
+            return replace(done.cuts, aim=aim)
+        raise AssertionError("there is at least one limit")
 
     def operation(self, shares: Floats) -> Operation[Plan]:
         """The operation by which such shares of the groups go, as far as they can."""

@@ -5,15 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 T = TypeVar("T")
 
 QUIET_SECONDS = 1.0
 """A stage shorter than this says nothing where stderr is not a terminal."""
+
+_inside: ContextVar[bool] = ContextVar("inside", default=False)
+"""Whether a bar is shown that stands for all that is done meanwhile."""
 
 
 @contextmanager
@@ -21,6 +33,9 @@ def stage(what: str) -> Iterator[None]:
     """Show a spinner named `what` while the body runs; on a plain stderr, one line if it took over a second."""
     console = Console(stderr=True)
     began = time.perf_counter()
+    if _inside.get():
+        yield
+        return
     if console.is_terminal:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as progress:
@@ -36,6 +51,9 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
     """Yield `items` with a bar and the time left on stderr; on a plain stderr, one line at the end."""
     console = Console(stderr=True)
     began = time.perf_counter()
+    if _inside.get():
+        yield from items
+        return
     if console.is_terminal:
         total = len(items) if total is None and isinstance(items, Sized) else total
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -66,3 +84,22 @@ def counting(what: str) -> Iterator[Callable[[], None]]:
     yield count
     if (seconds := time.perf_counter() - began) > QUIET_SECONDS:
         console.print(f"{what}: {steps} tried, {seconds:.1f} s", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar with the time left, for steps that say nothing of their own meanwhile; yields what to tell of progress."""
+    console = Console(stderr=True)
+    began, token = time.perf_counter(), _inside.set(True)
+    try:
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+                task = progress.add_task(what, total=total)
+                yield lambda steps: progress.advance(task, steps)
+            return
+        yield lambda steps: None
+    finally:
+        _inside.reset(token)
+    if (seconds := time.perf_counter() - began) > QUIET_SECONDS:
+        console.print(f"{what}: {total}, {seconds:.1f} s", highlight=False, soft_wrap=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from surgery.analysis.graph_specs import GraphSpec
 from surgery.caches import forget_
+from surgery.deciding.aims import Aim
 from surgery.errors import InputError, PlanError
 from surgery.masks import bake
 from surgery.tensors import named_tensors
@@ -178,6 +179,7 @@ class Cuts:
         shapes: Shape of every tensor before the cut, by canonical name.
         checksums: Of every tensor that the constants rest on, after `mask`; empty where nothing was folded.
         unused: Tensors that the captured forward never reads; they are left as they are.
+        aim: The latency that they were chosen for, and what was measured; None where none was asked for.
         graph: What is cut is not the model itself but its captured graph; None where its own class lives on.
     """
 
@@ -194,6 +196,7 @@ class Cuts:
     checksums: Mapping[str, int] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     graph: GraphSpec | None = None
+    aim: Aim | None = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -362,6 +365,7 @@ class Cuts:
         lines += [f"  {g.name}: {g.channels} -> {g.channels - g.removed}" for g in cut[:20]]
         lines += [f"  ... and {len(cut) - 20} more groups"] if len(cut) > 20 else []
         lines += [f"  {len(self.folds)} folds, {len(self.carries)} carriers, {len(self.edits)} edited sizes"]
+        lines += [f"  {self.aim}"] if self.aim is not None else []
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:

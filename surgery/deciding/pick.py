@@ -32,6 +32,8 @@ class Ranking:
         width: How many channels of its own group it holds, `[n_atoms]`.
         score: Its score beside those of other groups: the mean over its channels, of scores whose mean over each group
             is 1, `[n_atoms]`.
+        worth: The sum of the scores of all its channels as they were given, `[n_atoms]`.
+        total: Of each group the worth of all its atoms, those that stay included, `[n_groups]`.
     """
 
     coupling: Coupling
@@ -43,6 +45,8 @@ class Ranking:
     cell: Ids
     width: Ids
     score: Floats
+    worth: Floats
+    total: Floats
 
     @staticmethod
     def of(coupling: Coupling, scores: Floats, held: Bools | None = None) -> Ranking:
@@ -89,6 +93,8 @@ class Ranking:
             cell=cell,
             width=np.bincount(atom_of[own], minlength=n)[picked],
             score=np.bincount(atom_of[scored], alike, n)[picked] / np.maximum(count[picked], 1),
+            worth=total[picked].astype(np.float64),
+            total=np.bincount(coupling.group_of[atoms], np.maximum(total[atoms], 0), n_groups).astype(np.float64),
         )
 
     def chosen(self, shares: Floats, taken: Bools | None = None) -> Bools:

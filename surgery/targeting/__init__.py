@@ -1,0 +1,6 @@
+"""A latency as a budget: a table of measured widths, the cheapest loss within it, and what then is measured."""
+
+from surgery.targeting.aiming import Aiming, UnreachableError
+from surgery.targeting.clock import Place
+
+__all__ = ["Aiming", "Place", "UnreachableError"]
