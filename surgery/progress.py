@@ -90,7 +90,12 @@ def counting(what: str) -> Iterator[Callable[[], None]]:
 def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar with the time left, for steps that say nothing of their own meanwhile; yields what to tell of progress."""
     console = Console(stderr=True)
-    began, token = time.perf_counter(), _inside.set(True)
+    began, done, token = time.perf_counter(), 0, _inside.set(True)
+
+    def count(steps: int) -> None:
+        nonlocal done
+        done += steps
+
     try:
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -98,8 +103,8 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
                 task = progress.add_task(what, total=total)
                 yield lambda steps: progress.advance(task, steps)
             return
-        yield lambda steps: None
+        yield count
     finally:
         _inside.reset(token)
     if (seconds := time.perf_counter() - began) > QUIET_SECONDS:
-        console.print(f"{what}: {total}, {seconds:.1f} s", highlight=False, soft_wrap=True)
+        console.print(f"{what}: {done}, {seconds:.1f} s", highlight=False, soft_wrap=True)

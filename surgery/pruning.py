@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -12,11 +12,12 @@ from surgery.choosing import choose
 from surgery.compensating import RUNGS, Compensated, compensate
 from surgery.compensating.judging import Evaluate
 from surgery.deciding.criteria import Loss
-from surgery.inputs import Example
+from surgery.inputs import Example, Inputs
 from surgery.masks import carry_hooks_
 from surgery.plans import Plan
 from surgery.results import Result
 from surgery.shrinking import shrink
+from surgery.targeting import measured_again
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ def prune(
             An importance that looks at data looks at all of it, so that it must be possible to iterate it twice.
         loss: For an importance by gradients, as `surgery.choose` takes it.
         prove: Compare the masked and the slim model, in float64 and in the model's own precision.
-        choosing: Everything that `surgery.choose` takes: `keep_ratio`, `importance`, `round_to`, ...
+        choosing: Everything that `surgery.choose` takes: `keep_ratio`, `latency`, `importance`, `round_to`, ...
 
     Returns:
-        The slim model with its plan, proof and costs, and the ladder.
+        The slim model with its plan, proof and costs, and the ladder. With a latency, `plan.aim` is what was measured
+        of the slim model itself.
 
     Raises:
         InputError: The data, `evaluate` or an option cannot be used.
@@ -75,7 +77,10 @@ def prune(
     compensated = compensate(
         model, plan, example_inputs, example_kwargs, data=data, evaluate=evaluate, rungs=rungs, samples=samples
     )
-    widths = {name: choosing[name] for name in ("round_to", "uniform", "keep_class") if name in choosing}
+    widths = {name: choosing[name] for name in ("round_to", "uniform", "keep_class") if choosing.get(name) is not None}
     result = shrink(compensated.model, example_inputs, example_kwargs, prove=prove, **widths)
+    if plan.aim is not None:
+        aim = measured_again(plan.aim, model, result.model, Inputs.of(example_inputs, example_kwargs))
+        result = replace(result, plan=replace(result.plan, aim=aim))
     carry_hooks_(model, result.model)
     return Pruned(**vars(result), chosen=plan, compensated=compensated)

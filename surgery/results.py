@@ -58,6 +58,7 @@ class Result:
             *self._code(),
             *self._groups(),
             *self._stranded(),
+            *([str(self.plan.aim)] if self.plan.aim is not None else []),
             *(f"note: {note}" for note in self.notes),
             str(self.proof) if self.proof is not None else "not proven (prove=False)",
         ]

@@ -46,6 +46,7 @@ FLOORS = (
         "reporting",
         "results",
         "sources",
+        "targeting",
         "training",
         "uniform",
     },  # results, and out

@@ -36,7 +36,24 @@ Loss = Annotated[
         "the model's output has a loss.",
     ),
 ]
-Global = Annotated[bool, typer.Option("--global", help="One ranking over all groups, not the same share of each.")]
+Latency = Annotated[
+    str | None,
+    typer.Option(metavar="AMOUNT", help="The time of a call, measured: 0.5 or 50% of the dense model's, 12ms, 800us."),
+]
+Runtime = Annotated[str, typer.Option(help="Where --latency counts: a runtime of `surgery bench`.")]
+Threads = Annotated[int, typer.Option(help="How many threads it has there.")]
+Rounding = Annotated[
+    int | None,
+    typer.Option("--round-to", help="Widths are multiples of this; 1, but for --latency 8 where that will do."),
+]
+Global = Annotated[
+    bool | None,
+    typer.Option(
+        "--global/--same-share",
+        help="One ranking over all groups, or the same share of each; by default the latter, but for --latency what "
+        "loses least per millisecond.",
+    ),
+]
 Protect = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="A module or tensor whose shapes stay; * for any text. Once per name."),
@@ -53,12 +70,15 @@ def settings_of(
     params: str | None,
     macs: str | None,
     size: str | None,
+    latency: str | None,
+    runtime: str,
+    threads: int,
     importance: str,
     loss: str | None,
-    global_: bool,
+    global_: bool | None,
     protect: list[str] | None,
     min_keep: str,
-    round_to: int,
+    round_to: int | None,
     uniform: bool,
     keep_class: bool,
     seed: int,
@@ -75,6 +95,9 @@ def settings_of(
         "params": params,
         "macs": macs,
         "size_bytes": size,
+        "latency": latency,
+        "runtime": runtime,
+        "threads": threads,
         "importance": function_from(importance) if ":" in importance else importance,
         "loss": None if loss is None else function_from(loss),
         "global_": global_,

@@ -10,13 +10,17 @@ from surgery.cli.choices import (
     Global,
     Importance,
     KeepRatio,
+    Latency,
     Loss,
     Macs,
     MinKeep,
     Params,
     Protect,
+    Rounding,
+    Runtime,
     Seed,
     Size,
+    Threads,
     settings_of,
 )
 from surgery.cli.data import data_of
@@ -32,7 +36,6 @@ from surgery.cli.options import (
     NoProve,
     Overwrite,
     Report,
-    RoundTo,
     SlimOutput,
     StripPrefix,
     Traceback,
@@ -72,13 +75,16 @@ def prune(
     params: Params = None,
     macs: Macs = None,
     size: Size = None,
+    latency: Latency = None,
+    runtime: Runtime = "eager",
+    threads: Threads = 1,
     importance: Importance = "l2",
     loss: Loss = None,
-    global_: Global = False,
+    global_: Global = None,
     protect: Protect = None,
     min_keep: MinKeep = "1",
     seed: Seed = 0,
-    round_to: RoundTo = 1,
+    round_to: Rounding = None,
     uniform: Uniform = False,
     keep_class: KeepClass = False,
     no_prove: NoProve = False,
@@ -105,6 +111,9 @@ def prune(
         params=params,
         macs=macs,
         size=size,
+        latency=latency,
+        runtime=runtime,
+        threads=threads,
         importance=importance,
         loss=loss,
         global_=global_,
@@ -128,5 +137,5 @@ def prune(
         **settings,
     )
     told, kept = place.written(result, args, kwargs)
-    ladder = {"compensated": result.compensated.as_dict()}
+    ladder = {"compensated": result.compensated.as_dict(), "aim": result.plan.aim}
     return Outcome(told, {"command": "prune", "model": model, **kept, **plain(result), **ladder})

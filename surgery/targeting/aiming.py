@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
+from torch import nn
 
 from surgery.budgets import Budget
 from surgery.cutting.operate import Operation
@@ -18,9 +19,10 @@ from surgery.deciding.steps import Limits, Steps
 from surgery.deciding.study import Study
 from surgery.deciding.widths import axes_of_groups
 from surgery.errors import InputError
+from surgery.inputs import Inputs
 from surgery.latency.machine import this_machine
 from surgery.progress import bar
-from surgery.targeting.clock import Clock, Place
+from surgery.targeting.clock import PAIRS, SECONDS, SLIM, Clock, Place, time_beside
 from surgery.targeting.knapsack import cheapest
 from surgery.targeting.loss import Widths
 from surgery.targeting.store import Reading
@@ -36,9 +38,6 @@ SLACK = 0.01
 
 MOST_TRIED = 10
 """So many slim models are built at most."""
-
-PAIRS, SECONDS = 30, (2.0, 8.0)
-"""How long each of them is measured, at least and at most."""
 
 COARSE = (4, 8, 12)
 """Of `GRID` parts of the way down, where all groups are narrowed alike to see how latency follows."""
@@ -164,7 +163,7 @@ class Aiming(Generic[C]):
 
     def _tried(self, clock: Clock, way: float, shares: Floats) -> Tried[C]:
         cut = self.attempt(shares)
-        reading = clock.time(cut.slim, pairs=PAIRS, seconds=SECONDS)
+        reading = clock.time(cut.slim)
         return Tried(way, cut, reading, self._off(reading))
 
     def _why(self, best: Tried[C], seen: list[Tried[C]]) -> str:
@@ -217,6 +216,19 @@ def aim_of(budget: Budget, place: Place, reading: Reading, batch: int | None, *,
         tried=tried,
         note=note,
     )
+
+
+def measured_again(aim: Aim, dense: nn.Module, slim: nn.Module, inputs: Inputs) -> Aim:
+    """The aim with what is measured of another slim model, such as the one after compensation.
+
+    Raises:
+        InputError: It cannot be timed there.
+    """
+    budget, place = Budget("latency", aim.asked), Place(aim.runtime, aim.threads, aim.device)
+    with bar(f"measuring for latency {aim.asked}", 1) as told:
+        reading = time_beside(dense, {SLIM: slim}, inputs, place, PAIRS, SECONDS, needed=(SLIM,))[SLIM]
+        told(1)
+    return aim_of(budget, place, reading, aim.batch, tried=aim.tried, note=aim.note)
 
 
 def along(order: Steps) -> Family:

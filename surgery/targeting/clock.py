@@ -20,7 +20,7 @@ from surgery.proof.cost import size_bytes
 from surgery.targeting.store import Reading, Store
 from surgery.tensors import named_tensors
 
-DENSE = "dense"
+DENSE, SLIM = "dense", "slim"
 
 AT_ONCE = 8
 """So many models are timed beside the dense one in one process, at most."""
@@ -31,6 +31,9 @@ BYTES_AT_ONCE = 2 << 30
 PAIRS_OF_TABLE = 12
 SECONDS_OF_TABLE = 0.25
 """For each model of a table, at least; twice that at most."""
+
+PAIRS, SECONDS = 30, (2.0, 8.0)
+"""How long a model is measured that may be the answer: rounds at least, seconds at least and at most."""
 
 
 @dataclass(frozen=True)
@@ -89,40 +92,56 @@ class Clock:
         limit = max(1, min(AT_ONCE, BYTES_AT_ONCE // max(1, size_bytes(self.dense))))
         for some in iter(lambda: dict(islice(missing, limit)), {}):
             count = 1 + len(some)
-            found = self._timed(
-                {key: make() for key, make in some.items()},
-                pairs=PAIRS_OF_TABLE,
-                seconds=(SECONDS_OF_TABLE * count, 2 * SECONDS_OF_TABLE * count),
-            )
+            seconds = (SECONDS_OF_TABLE * count, 2 * SECONDS_OF_TABLE * count)
+            made = {key: make() for key, make in some.items()}
+            found = time_beside(self.dense, made, self.inputs, self.place, PAIRS_OF_TABLE, seconds)
             self.store.keep(found)
             told(len(some))
         return {key: self.store.readings[key] for key in models if key in self.store.readings}
 
-    def time(self, model: nn.Module, *, pairs: int, seconds: tuple[float, float]) -> Reading:
+    def time(self, model: nn.Module) -> Reading:
         """A fresh reading of one model.
 
         Raises:
             InputError: It, or the dense one, cannot be timed there.
         """
-        found = self._timed({"slim": model}, pairs=pairs, seconds=seconds, needed=True)
-        return found["slim"]
+        return time_beside(self.dense, {SLIM: model}, self.inputs, self.place, PAIRS, SECONDS, needed=(SLIM,))[SLIM]
 
-    def _timed(
-        self, models: Mapping[str, nn.Module], *, pairs: int, seconds: tuple[float, float], needed: bool = False
-    ) -> dict[str, Reading]:
-        place = self.place
-        done = benchmark(
-            {DENSE: self.dense, **models},
-            self.inputs.args,
-            self.inputs.kwargs,
-            runtimes=place.runtime,
-            threads=place.threads,
-            devices=place.device,
-            min_pairs=pairs,
-            min_seconds=seconds[0],
-            max_seconds=seconds[1],
-        )
-        return dict(_readings(done, [DENSE, *models] if needed else [DENSE]))
+
+def time_beside(
+    dense: nn.Module,
+    models: Mapping[str, nn.Module],
+    inputs: Inputs,
+    place: Place,
+    pairs: int,
+    seconds: tuple[float, float],
+    needed: Sequence[str] = (),
+) -> dict[str, Reading]:
+    """Fresh readings of models that are timed beside the dense one, of those that can be.
+
+    Args:
+        dense, models: What is timed.
+        inputs: The call.
+        place: Where.
+        pairs: How many rounds at least.
+        seconds: How long at least, and at most.
+        needed: Models without which there is no point.
+
+    Raises:
+        InputError: The dense model, or one that is needed, cannot be timed there.
+    """
+    done = benchmark(
+        {DENSE: dense, **models},
+        inputs.args,
+        inputs.kwargs,
+        runtimes=place.runtime,
+        threads=place.threads,
+        devices=place.device,
+        min_pairs=pairs,
+        min_seconds=seconds[0],
+        max_seconds=seconds[1],
+    )
+    return dict(_readings(done, [DENSE, *needed]))
 
 
 def _readings(done: Benchmark, needed: Sequence[str]) -> Iterator[tuple[str, Reading]]:
