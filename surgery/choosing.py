@@ -188,22 +188,22 @@ class _Chooser:
     def aimed(
         self, budget: Budget, place: Place, limits: Sequence[Limits], *, global_: bool | None, comparable: bool
     ) -> Plan:
-        """The plan that has a latency, by the first of some limits that reach it."""
+        """The plan that has a latency, by the first of some limits that reach it, or by the last."""
         for number, allowed in enumerate(limits, 1):
-            chooser = replace(self, limits=allowed)
             order = None
             if self.uniform or global_ is not None:
                 order = Steps.of(self.ranking, allowed, global_=bool(global_), together=self.uniform)
+            attempt = replace(self, limits=allowed).operation
+            aiming = Aiming(self.study, self.ranking, allowed, budget, place, attempt, order, comparable)
             try:
-                done, aim = Aiming(
-                    self.study, self.ranking, allowed, budget, place, chooser.operation, order, comparable
-                ).aimed()
+                done, aim = aiming.aimed()
             except UnreachableError:
                 if number == len(limits):
                     raise
                 continue
-            return replace(done.cuts, aim=aim)
-        raise AssertionError("there is at least one limit")
+            if aim.reached or number == len(limits):
+                break
+        return replace(done.cuts, aim=aim)
 
     def operation(self, shares: Floats) -> Operation[Plan]:
         """The operation by which such shares of the groups go, as far as they can."""

@@ -18,6 +18,11 @@ TORCHVISION = torchvision_cpu.DECLARED  # must exist before the first test impor
 torch.set_num_threads(1)  # one per worker of pytest-xdist
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["SURGERY_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seeds() -> None:
     random.seed(0)
