@@ -126,8 +126,7 @@ def choose(
     scores = importance_scores(study, importance, Feed(data, loss, seed))
     chooser = _Chooser(study, Ranking.of(study.coupling, scores, held), limits[0], uniform, keep_class)
     if latency is not None:
-        comparable = importance in IN_THE_LOSS
-        return chooser.aimed(Budget("latency", latency), place, limits, global_=global_, comparable=comparable)
+        return chooser.aimed(Budget("latency", latency), place, limits, global_=global_)
     if isinstance(budget, Budget):
         return chooser.within(budget, global_=bool(global_))
     with stage("choosing"):
@@ -136,9 +135,6 @@ def choose(
 
 KIND_TO_KERNELS = 8
 """Widths that all runtimes are fast on: some are up to twice as slow on others (`benchmarks/widths.py`)."""
-
-IN_THE_LOSS = ("taylor", "hessian")
-"""Importances that are a change of the loss, so that sums of two groups' scores compare."""
 
 
 def _budget(keep_ratio: float | None, amounts: Mapping[str, Amount | None]) -> Budget | float | None:
@@ -185,16 +181,14 @@ class _Chooser:
 
         return within(budget, budget.measure(model, inputs), steps, attempt, fill=not self.uniform)
 
-    def aimed(
-        self, budget: Budget, place: Place, limits: Sequence[Limits], *, global_: bool | None, comparable: bool
-    ) -> Plan:
+    def aimed(self, budget: Budget, place: Place, limits: Sequence[Limits], *, global_: bool | None) -> Plan:
         """The plan that has a latency, by the first of some limits that reach it, or by the last."""
         for number, allowed in enumerate(limits, 1):
             order = None
             if self.uniform or global_ is not None:
                 order = Steps.of(self.ranking, allowed, global_=bool(global_), together=self.uniform)
             attempt = replace(self, limits=allowed).operation
-            aiming = Aiming(self.study, self.ranking, allowed, budget, place, attempt, order, comparable)
+            aiming = Aiming(self.study, self.ranking, allowed, budget, place, attempt, order)
             try:
                 done, aim = aiming.aimed()
             except UnreachableError:

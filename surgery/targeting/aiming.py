@@ -78,7 +78,6 @@ class Aiming(Generic[C]):
         place: Where it is meant.
         attempt: Carries out shares of the groups, as far as they can go.
         order: None to lose least per millisecond, or the steps that are taken one after the other.
-        comparable: Whether the scores of groups are in one measure, such as the loss.
     """
 
     study: Study
@@ -88,7 +87,6 @@ class Aiming(Generic[C]):
     place: Place
     attempt: Callable[[Floats], Operation[C]]
     order: Steps | None = None
-    comparable: bool = False
 
     def aimed(self) -> tuple[Operation[C], Aim]:
         """What has that latency, and what was measured of it.
@@ -98,8 +96,7 @@ class Aiming(Generic[C]):
         """
         study, n_groups = self.study, self.ranking.sizes.size
         clock = Clock.of(study.program, study.model, study.inputs, self.place)
-        weight = self.ranking.total if self.comparable else readers_of(study)
-        widths = Widths.of(self.ranking, self.limits, weight)
+        widths = Widths.of(self.ranking, self.limits, readers_of(study))
         measuring = Measuring(clock, lambda shares: self.attempt(shares).slim, widths, n_groups, str(self.limits))
         ways = [part / GRID for part in (*COARSE, GRID)]
         found = measuring.readings([measuring.alike(way) for way in ways], "measuring how latency follows widths")
