@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +28,8 @@ from surgery.layout import Bools
 from surgery.masks import bake, check_finite
 from surgery.plans import Plan
 from surgery.progress import stage
+from surgery.streaming import check_held, check_streamable, open_stored, scored
+from surgery.streaming import masked as masked_in_files
 from surgery.targeting import Aiming, Place, UnreachableError
 from surgery.uniform import uniform_widths
 
@@ -53,6 +56,7 @@ def choose(
     protect: Sequence[str] = (),
     keep_class: bool = False,
     seed: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Plan:
     """Choose the least important channels, such that they can be cut exactly once they are zeroed.
 
@@ -105,6 +109,9 @@ def choose(
         protect: Names of modules and tensors whose shapes stay, `*` for any text: `["head", "layer1.*.conv1"]`.
         keep_class: Choose only what the model's code, as it is, can do without (see `shrink`).
         seed: Of what is drawn at random.
+        checkpoint: For a model on the meta device, a `.safetensors` file or a directory of them, from which weights are
+            read one tensor at a time, so that no more memory is needed than for the largest. Only for an importance by
+            weights alone. Numbers have the precision that they have there.
 
     Raises:
         InputError: More than one budget, or one that cannot be reached; a number out of its range; an unknown
@@ -117,16 +124,18 @@ def choose(
     limits = [Limits(multiple, min_keep) for multiple in roundings]
     if uniform and global_:
         raise InputError("uniform and global_ contradict each other", "choose one: layers alike, or each as it matters")
+    if checkpoint is None:
+        check_held(model)
+    else:
+        check_streamable(model, importance, data, uniform=uniform)
     check_importance(importance, data)
-    check_finite(model)
-    place = Place.of(model, runtime, threads)
-    with stage("analysing"):
-        study = Study.of(bake(model), Inputs.of(example_inputs, example_kwargs))
+    place = None if latency is None else Place.of(model, runtime, threads)
+    study = _study(model, Inputs.of(example_inputs, example_kwargs), checkpoint)
     held = protected(study.model, study.coupling, protect)
-    scores = importance_scores(study, importance, Feed(data, loss, seed))
+    scores = importance_scores(scored(study), importance, Feed(data, loss, seed))
     chooser = _Chooser(study, Ranking.of(study.coupling, scores, held), limits[0], uniform, keep_class)
-    if latency is not None:
-        return chooser.aimed(Budget("latency", latency), place, limits, global_=global_)
+    if place is not None and isinstance(budget, Budget):
+        return chooser.aimed(budget, place, limits, global_=global_)
     if isinstance(budget, Budget):
         return chooser.within(budget, global_=bool(global_))
     with stage("choosing"):
@@ -135,6 +144,15 @@ def choose(
 
 KIND_TO_KERNELS = 8
 """Widths that all runtimes are fast on: some are up to twice as slow on others (`benchmarks/widths.py`)."""
+
+
+def _study(model: nn.Module, inputs: Inputs, checkpoint: str | os.PathLike[str] | None) -> Study:
+    """The study of a model, with its own weights or with those of a checkpoint, left where they are."""
+    if checkpoint is not None:
+        return open_stored(model, inputs, checkpoint)
+    check_finite(model)
+    with stage("analysing"):
+        return Study.of(bake(model), inputs)
 
 
 def _budget(keep_ratio: float | None, amounts: Mapping[str, Amount | None]) -> Budget | float | None:
@@ -277,7 +295,10 @@ def _zeroed(study: Study, chosen: Bools, columns: Bools) -> Study:
     """The study of a copy whose chosen channels are zero; the study itself where none are."""
     if not chosen.any():
         return study
+    zeros = tuple(zeros_of(study.program, study.coupling, chosen, columns))
+    if study.stored:
+        return masked_in_files(study, zeros)
     model = copy.deepcopy(study.model)
     masked = study.with_weights_of(model)
-    Plan(axes=(), zeros=tuple(zeros_of(study.program, study.coupling, chosen, columns))).mask_(model)
+    Plan(axes=(), zeros=zeros).mask_(model)
     return masked

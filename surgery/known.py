@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -32,50 +33,53 @@ class Pattern:
     Attributes:
         rows: Outputs whose row is not all zero, `[conv_groups, outputs]`.
         columns: Inputs whose column is not all zero, `[conv_groups, inputs]`.
-        nonzero: Element by element, `[conv_groups, outputs, inputs]`; None where every such row reads every such
-            column, as whole rows and columns of zeros leave it.
+        bits: Element by element, a bit each along the inputs, `[conv_groups, outputs, inputs / 8]`; None where every
+            such row reads every such column, as whole rows and columns of zeros leave it.
     """
 
     rows: Bools
     columns: Bools
-    nonzero: Bools | None = None
+    bits: npt.NDArray[np.uint8] | None = None
 
     @staticmethod
     def of(nonzero: Bools) -> Pattern:
         """The pattern of `[conv_groups, outputs, inputs]`."""
         rows, columns = np.asarray(nonzero.any(2)), np.asarray(nonzero.any(1))
         crossed = int(np.count_nonzero(nonzero)) == int((rows.sum(1) * columns.sum(1)).sum())
-        return Pattern(rows, columns, None if crossed else nonzero)
+        return Pattern(rows, columns, None if crossed else np.packbits(nonzero, axis=2))
 
     @staticmethod
-    def crossed(stretches: Iterable[Bools]) -> Pattern | None:
-        """The pattern of a weight in stretches of rows, `[rows, inputs]`; None where it has zeros elsewhere, too."""
-        rows, columns, count = [], [], 0
+    def of_rows(stretches: Iterable[Bools], shape: tuple[int, int]) -> Pattern:
+        """The pattern of a weight `[outputs, inputs]` in stretches of rows, of which one at a time is there."""
+        rows, columns = np.empty((1, shape[0]), bool), np.zeros((1, shape[1]), bool)
+        bits = np.empty((1, shape[0], -(-shape[1] // 8)), np.uint8)
+        done = count = 0
         for stretch in stretches:
-            rows.append(stretch.any(1))
-            columns.append(stretch.any(0))
+            here = slice(done, done := done + len(stretch))
+            rows[0, here] = stretch.any(1)
+            columns[0] |= stretch.any(0)
+            bits[0, here] = np.packbits(stretch, axis=1)
             count += int(np.count_nonzero(stretch))
-        every: Bools = np.concatenate(rows)[None]
-        some: Bools = np.logical_or.reduce(columns)[None]
-        return Pattern(every, some) if count == int(every.sum()) * int(some.sum()) else None
+        crossed = count == int(rows.sum()) * int(columns.sum())
+        return Pattern(rows, columns, None if crossed else bits)
 
     def rows_on(self, inputs: Bools) -> Bools:
         """Which rows read any of these inputs `[g, i]`; `[g, o]`."""
-        if self.nonzero is None:
+        if self.bits is None:
             return self.rows & (self.columns & inputs).any(1, keepdims=True)
-        block = max(1, AT_ONCE // (self.nonzero.shape[0] * self.nonzero.shape[2]))
-        steps = range(0, self.nonzero.shape[1], block)
-        return np.concatenate([(self.nonzero[:, s : s + block] & inputs[:, None]).any(2) for s in steps], axis=1)
+        read = np.packbits(inputs, axis=1)[:, None]
+        block = max(1, AT_ONCE // (self.bits.shape[0] * self.bits.shape[2]))
+        steps = range(0, self.bits.shape[1], block)
+        return np.concatenate([(self.bits[:, s : s + block] & read).any(2) for s in steps], axis=1)
 
     def columns_of(self, outputs: Bools) -> Bools:
         """Which columns any of these rows `[g, o]` reads; `[g, i]`."""
-        if self.nonzero is None:
+        if self.bits is None:
             return self.columns & (self.rows & outputs).any(1, keepdims=True)
-        found = np.zeros_like(self.columns)
-        block = max(1, AT_ONCE // (self.nonzero.shape[0] * self.nonzero.shape[2]))
-        for s in range(0, self.nonzero.shape[1], block):
-            found |= (self.nonzero[:, s : s + block] & outputs[:, s : s + block, None]).any(1)
-        return found
+        found = np.zeros((self.bits.shape[0], self.bits.shape[2]), np.uint8)
+        for group, listening in enumerate(outputs):
+            np.bitwise_or.reduce(self.bits[group], axis=0, out=found[group], where=listening[:, None])
+        return np.unpackbits(found, axis=1, count=self.columns.shape[1]).astype(bool)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from surgery.choosing import choose
 from surgery.compensating import RUNGS, Compensated, compensate
 from surgery.compensating.judging import Evaluate
 from surgery.deciding.criteria import Loss
+from surgery.errors import InputError
 from surgery.inputs import Example, Inputs
 from surgery.masks import carry_hooks_
 from surgery.plans import Plan
@@ -73,6 +74,9 @@ def prune(
         CaptureError: The model refused the inputs or cannot be captured.
         CheckError: The proof fails.
     """
+    if choosing.get("checkpoint") is not None:
+        fact = "prune computes with the weights, and checkpoint= leaves them in their files"
+        raise InputError(fact, "use choose with it, and plan.apply on the loaded model")
     plan = choose(model, example_inputs, example_kwargs, data=data, loss=loss, **choosing)
     compensated = compensate(
         model, plan, example_inputs, example_kwargs, data=data, evaluate=evaluate, rungs=rungs, samples=samples

@@ -46,6 +46,7 @@ FLOORS = (
         "reporting",
         "results",
         "sources",
+        "streaming",
         "targeting",
         "training",
         "uniform",

@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 from surgery.analysis.answering import Answered
 from surgery.analysis.inlining import inline_regions_
 from surgery.analysis.recording import Recording, opened, record
+from surgery.analysis.standing import standing_in
 from surgery.analysis.writes import aliasing_writes, written_roots
 from surgery.caches import is_cache
 from surgery.calls import short_name
@@ -164,7 +165,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def capture(model: nn.Module, inputs: Inputs) -> Program:
-    """Capture `model(*args, **kwargs)` in eval mode.
+    """Capture `model(*args, **kwargs)` in eval mode; weights on the meta device count as lying where the inputs do.
 
     Straight-line code is recorded, which gives the same program at a fraction of the price; everything else, and
     whatever fails, is `torch.export`'s.
@@ -184,7 +185,7 @@ def recorded(model: nn.Module, inputs: Inputs, device: torch.device | None = Non
     Args:
         model: The model; its parameters may be on the meta device while the inputs are not.
         inputs: What it is called with.
-        device: Where parameters on the meta device count as lying; None: there.
+        device: Where parameters on the meta device count as lying; None: where the inputs do.
     """
     tape = _taped(model, inputs, device)
     usable = tape is not None and not aliasing_writes(tape.graph)
@@ -226,7 +227,7 @@ def exported(model: nn.Module, inputs: Inputs, answers: Sequence[Any] = ()) -> P
     Raises:
         CaptureError: As for `capture`.
     """
-    with prepared(model), _dataclasses_opened(model):
+    with prepared(model), _dataclasses_opened(model), standing_in(model, inputs):
         try:
             with Answered(answers) if answers else nullcontext():
                 program = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)

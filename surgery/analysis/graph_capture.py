@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 
 from surgery.analysis.capture import _explained, prepared
@@ -20,6 +19,7 @@ from surgery.analysis.graph_modules import Guards
 from surgery.analysis.graph_trees import Tree, call_tree, calling, names, put_together, taken_apart
 from surgery.analysis.inlining import inline_regions_
 from surgery.analysis.places import OURS
+from surgery.analysis.standing import standing_in
 from surgery.analysis.writes import aliasing_writes
 from surgery.inputs import Inputs
 
@@ -233,33 +233,3 @@ def _conditions(program: ExportedProgram) -> tuple[str, ...]:
             continue
         found.append(condition)
     return tuple(dict.fromkeys(found))
-
-
-@contextmanager
-def standing_in(model: nn.Module, inputs: Inputs) -> Iterator[None]:
-    """Inside, fake tensors on the inputs' device stand where the model's own are on the meta device."""
-    devices = {tensor.device for tensor in inputs.tensors()}
-    device = devices.pop() if len(devices) == 1 else torch.device("cpu")
-    fakes = FakeTensorMode(allow_non_fake_inputs=True)
-    stand_ins: dict[int, Tensor] = {}
-    changed: list[tuple[Any, str, Tensor]] = []
-    if device.type != "meta":
-        for module in model.modules():
-            held: Any
-            for held in (module._parameters, module._buffers):
-                changed += [(held, name, t) for name, t in held.items() if t is not None and t.is_meta]
-    try:
-        for held, name, tensor in changed:
-            if id(tensor) not in stand_ins:
-                stand_ins[id(tensor)] = _stand_in(tensor, fakes, device)
-            held[name] = stand_ins[id(tensor)]
-        yield
-    finally:
-        for held, name, tensor in changed:
-            held[name] = tensor
-
-
-def _stand_in(tensor: Tensor, fakes: FakeTensorMode, device: torch.device) -> Tensor:
-    with fakes:
-        made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
-        return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made

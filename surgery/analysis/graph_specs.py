@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from surgery.analysis.graph_modules import GraphModel
 from surgery.analysis.graphs import Freedom, as_graph, freedom_of
+from surgery.analysis.standing import hollow
 from surgery.errors import PlanError
 from surgery.inputs import Inputs
 
@@ -26,14 +27,14 @@ class GraphSpec:
         reason: Why its own code could not run narrower.
         args, kwargs: The example call as plain data: tensors by shape and dtype. None where it holds other objects.
         dims: Which sizes of the inputs are free (see `Freedom`).
-        ones: Those that may be 1.
+        ones: Those that may be 1; None where the model had no weights to find out with.
     """
 
     reason: str
     args: Any
     kwargs: Any
     dims: str
-    ones: tuple[tuple[int, int], ...]
+    ones: tuple[tuple[int, int], ...] | None
 
 
 def spec_of(whole: GraphModel, inputs: Inputs, reason: str) -> GraphSpec:
@@ -43,7 +44,7 @@ def spec_of(whole: GraphModel, inputs: Inputs, reason: str) -> GraphSpec:
         args, kwargs = _plain(list(inputs.args)), _plain(dict(inputs.kwargs))
     except TypeError:
         args = kwargs = None
-    return GraphSpec(reason, args, kwargs, freedom.dims, freedom.ones)
+    return GraphSpec(reason, args, kwargs, freedom.dims, None if hollow(whole) else freedom.ones)
 
 
 def graph_again(model: nn.Module, spec: GraphSpec) -> GraphModel:
@@ -59,7 +60,8 @@ def graph_again(model: nn.Module, spec: GraphSpec) -> GraphModel:
             "call shrink on the model again, with tensors, numbers and strings only",
         )
     inputs = Inputs(tuple(_made(spec.args)), _made(spec.kwargs))
-    return as_graph(model, inputs, Freedom(spec.dims, tuple((i, d) for i, d in spec.ones)))  # type: ignore[arg-type]
+    ones = None if spec.ones is None else tuple((i, d) for i, d in spec.ones)
+    return as_graph(model, inputs, Freedom(spec.dims, ones))  # type: ignore[arg-type]
 
 
 def _plain(value: Any) -> Any:

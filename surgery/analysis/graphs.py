@@ -16,11 +16,12 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from surgery.analysis.graph_capture import INSIDE, Dims, Export, export, in_eval_as_written, standing_in
+from surgery.analysis.graph_capture import INSIDE, Dims, Export, export, in_eval_as_written
 from surgery.analysis.graph_modes import Op, Switch, average_of_all, by_mode, count_batch_, path_of, switches
 from surgery.analysis.graph_modules import Captured, GraphModel, sign_, skeleton
 from surgery.analysis.graph_ones import dims_that_may_be_one
 from surgery.analysis.graph_trees import names
+from surgery.analysis.standing import standing_in
 from surgery.inputs import Inputs
 
 ASSERTING = ("aten._assert_scalar", "aten.sym_constrain_range", "aten._assert_tensor_metadata")
@@ -36,11 +37,11 @@ class Freedom:
 
     Attributes:
         dims: Which dims were free in the capture.
-        ones: `(input, dim)` of those that may be 1.
+        ones: `(input, dim)` of those that may be 1; None where nobody could tell, for want of weights.
     """
 
     dims: Dims
-    ones: tuple[tuple[int, int], ...]
+    ones: tuple[tuple[int, int], ...] | None
 
 
 def as_graph(model: nn.Module, inputs: Inputs, freedom: Freedom | None = None) -> GraphModel:
@@ -73,7 +74,8 @@ def as_graph(model: nn.Module, inputs: Inputs, freedom: Freedom | None = None) -
         graph, made.signature, made.call, made.answer, made.guards, made.dims, made.fixed, tuple(lost)
     )
     sign_(whole, made.signature)
-    ones = frozenset(freedom.ones) if freedom else dims_that_may_be_one(model, whole, made.inputs)
+    known = freedom.ones if freedom else None
+    ones = frozenset(known) if known is not None else dims_that_may_be_one(model, whole, made.inputs)
     whole.captured.guards = replace(made.guards, ones=ones)
     return whole
 

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from surgery.analysis.capture import prepared
 from surgery.analysis.places import Call, Places, called
+from surgery.analysis.standing import standing_in
 from surgery.inputs import Inputs
 from surgery.layout import Shape
 
@@ -36,7 +37,7 @@ class Heard:
 def listen(model: nn.Module, inputs: Inputs) -> list[Heard]:
     """Every call of torch in one forward in eval mode, in order; none where the model does not run."""
     listener = _Listener(model)
-    with prepared(model), torch.no_grad():
+    with prepared(model), torch.no_grad(), standing_in(model, inputs):
         try:
             with listener:
                 called(model, inputs.args, dict(inputs.kwargs))

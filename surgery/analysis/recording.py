@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 from surgery.analysis.answering import answer_of
 from surgery.analysis.keeping import UnsureError, attributes_kept
 from surgery.analysis.places import Places, called
+from surgery.analysis.standing import device_of
 from surgery.caches import is_cache
 from surgery.inputs import Inputs
 
@@ -55,7 +56,7 @@ def record(model: nn.Module, inputs: Inputs, device: torch.device | None = None)
     Args:
         model: In eval mode.
         inputs: What it is called with.
-        device: Where parameters on the meta device count as lying; None: there.
+        device: Where parameters on the meta device count as lying; None: where the inputs do.
 
     Raises:
         UnsureError: The code is not straight-line.
@@ -64,7 +65,7 @@ def record(model: nn.Module, inputs: Inputs, device: torch.device | None = None)
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise UnsureError("a part in TorchScript")
     fakes = FakeTensorMode(allow_non_fake_inputs=False)
-    tape = _Tape(model, fakes, device)
+    tape = _Tape(model, fakes, device or device_of(inputs))
     given = pytree.tree_map_only(Tensor, tape.receive, (inputs.args, dict(inputs.kwargs)))
     grad = torch.is_grad_enabled()
     try:
@@ -88,7 +89,7 @@ class _Tape:
 
     model: nn.Module
     fakes: FakeTensorMode
-    device: torch.device | None
+    device: torch.device
     graph: fx.Graph = field(default_factory=fx.Graph)
     own: dict[str, str] = field(default_factory=dict)
     lifted: dict[str, Tensor] = field(default_factory=dict)
@@ -151,7 +152,7 @@ class _Tape:
         if fake is None:
             if tensor.layout is not torch.strided or tensor.is_quantized:
                 raise UnsureError(f"a tensor of layout {tensor.layout}")
-            device = self.device if tensor.is_meta and self.device else tensor.device
+            device = self.device if tensor.is_meta else tensor.device
             fake = blank(self.fakes, tensor.shape, tensor.stride(), tensor.dtype, device, False)
             self.node_of[id(fake)] = self.node_of[id(tensor)]
             self.fake_of[id(tensor)] = fake

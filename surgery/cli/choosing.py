@@ -23,7 +23,7 @@ from surgery.cli.choices import (
     Threads,
     settings_of,
 )
-from surgery.cli.models import check_file, inputs_of, opened, write_file
+from surgery.cli.models import check_file, inputs_of, opened, streamed, write_file
 from surgery.cli.options import (
     Checkpoint,
     Factory,
@@ -45,6 +45,14 @@ def choose(
     model: Model,
     inputs: Inputs,
     checkpoint: Checkpoint = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Build MODEL without weights and read those of --checkpoint (a .safetensors file, or a directory of "
+            "shards) one tensor at a time: for models larger than the memory.",
+        ),
+    ] = False,
     strip_prefix: StripPrefix = "",
     keep_ratio: KeepRatio = None,
     params: Params = None,
@@ -82,7 +90,11 @@ def choose(
     if output is not None:
         check_file(output, overwrite=overwrite)
     args, kwargs = inputs_of(inputs)
-    loaded = opened(model, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, factory=factory)
+    weights = None
+    if stream:
+        net, weights = streamed(model, checkpoint, strip_prefix=strip_prefix, trust=trust, factory=factory)
+    else:
+        net = opened(model, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, factory=factory).model
     settings = settings_of(
         keep_ratio=keep_ratio,
         params=params,
@@ -102,7 +114,7 @@ def choose(
         seed=seed,
     )
     batches = None if data is None else data_from(data)
-    plan = choosing.choose(loaded.model, args, kwargs, data=batches, **settings)
+    plan = choosing.choose(net, args, kwargs, data=batches, checkpoint=weights, **settings)
     if output is not None:
         write_file(output, plan.to_json(), overwrite=overwrite)
     told = {

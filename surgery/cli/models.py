@@ -63,6 +63,33 @@ def opened(
     return loaded
 
 
+def streamed(
+    spec: str, checkpoint: Path | None, *, strip_prefix: str, trust: bool, factory: str | None
+) -> tuple[nn.Module, Path]:
+    """The model that MODEL names without weights, and where those are: what goes to stderr says from where.
+
+    Args:
+        spec: MODEL.
+        checkpoint: The weights; None for those in MODEL, where that is a directory.
+        strip_prefix, factory: Have nothing to do here.
+        trust: As for `opened`.
+
+    Raises:
+        InputError: There is no checkpoint, or an option that does not go with it; or as `surgery.sources.empty_model`.
+    """
+    from surgery.sources import empty_model
+
+    if strip_prefix or factory is not None:
+        option = "--strip-prefix" if strip_prefix else "--factory"
+        raise InputError(f"{option} does not go with --stream", "leave it out: a prefix of all names is found anyway")
+    if checkpoint is None and not Path(spec).is_dir():
+        raise InputError("--stream reads weights from files, and none were named", "add --checkpoint DIRECTORY")
+    loaded = empty_model(spec, trust=trust)
+    for text in loaded.notes:
+        note(text)
+    return loaded.model, checkpoint or Path(spec)
+
+
 def inputs_of(specs: Sequence[str]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """The example inputs: positional ones, and those with a name.
 

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from surgery.analysis.capture import evaluating, ops_called
+from surgery.analysis.capture import evaluating, ops_called, prepared
 from surgery.analysis.graph_modules import GraphModel, rebound
 from surgery.analysis.graph_specs import spec_of
 from surgery.analysis.graphs import as_graph
+from surgery.analysis.standing import standing_in
 from surgery.coupling import Coupling
 from surgery.cutting.operate import Operation, operate
 from surgery.deciding.cuts import Cuts
@@ -88,7 +89,9 @@ def graph_study(study: Study) -> Study | None:
         except (CaptureError, InputError):
             study.memo["graph"] = None
     known: Study | None = study.memo["graph"]
-    return None if known is None else known.with_weights_of(rebound(known.model, study.model))
+    if known is None:
+        return None
+    return replace(known, stored=study.stored).with_weights_of(rebound(known.model, study.model))
 
 
 def _one_way(model: nn.Module, inputs: Inputs) -> bool:
@@ -112,7 +115,8 @@ def _refuses_more(whole: nn.Module, model: nn.Module, inputs: Inputs) -> bool:
 
 def _runs(model: nn.Module, inputs: Inputs) -> bool:
     try:
-        inputs.call(model)
+        with prepared(model), standing_in(model, inputs):
+            inputs.call(model)
     except Exception:  # a model may refuse a shape with any error
         return False
     return True

@@ -196,7 +196,8 @@ def _check(study: Study, alive: Bools, cuts: Cuts) -> Mismatch | None:
     devices = {parameter.device for parameter in study.model.parameters()}
     if len(devices) == 1:
         hollow = cut_(hollow_copy(study.model), cuts)
-        after = recorded(hollow, study.inputs, devices.pop())
+        device = devices.pop()
+        after = recorded(hollow, study.inputs, None if device.type == "meta" else device)
         after = after if after is None else with_origins(after, hollow)
         if after is not None and compare(study.program, study.coupling, alive, cuts, after) is None:
             return None

@@ -66,7 +66,7 @@ def build(
         groups=tuple(group_cuts(program, coupling, readings, decision, producers)),
         reasons=tuple(decision.reasons),
         shapes={name: tuple(tensor.shape) for name, tensor in program.tensors.items()},
-        checksums={name: checksum(tensor) for name, tensor in resting.items()},
+        checksums={name: checksum(tensor) for name, tensor in resting.items() if not tensor.is_meta},
         unused=program.unused,
     )
 

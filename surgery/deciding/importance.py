@@ -28,6 +28,7 @@ from surgery.deciding.pick import Floats
 from surgery.deciding.study import Study
 from surgery.deciding.widths import axes_of_groups
 from surgery.errors import InputError
+from surgery.pieces import pieces
 
 Scores = Mapping[str, Tensor | Sequence[float]]
 """Scores over dim 0 of parameters, by name."""
@@ -150,10 +151,10 @@ def _norms(study: Study, order: int) -> Floats:
         if axis is None:
             continue
         weight = program.tensors[name].detach()
-        rows = slices(weight, axis).flatten(1)
-        norms = torch.linalg.vector_norm(
-            rows, order, dim=1, dtype=torch.float64 if rows.dtype == torch.float64 else torch.float32
-        )
-        np.add.at(total, coupling.channel_of[axis.ids].ravel(), norms.cpu().double().numpy() ** order)
+        wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        norms, done = torch.empty(axis.ids.size, dtype=wide), 0
+        for rows in pieces(slices(weight, axis).flatten(1)):
+            norms[done : (done := done + len(rows))] = torch.linalg.vector_norm(rows, order, dim=1, dtype=wide)
+        np.add.at(total, coupling.channel_of[axis.ids].ravel(), norms.double().numpy() ** order)
     scores: Floats = total ** (1 / order)
     return scores

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from surgery.analysis.capture import Program, capture
 from surgery.analysis.constants import Constants, constants
@@ -27,7 +28,8 @@ from surgery.tensors import named_tensors
 class Study:
     """A captured model and its coupling; what is constant and read follows on demand (it needs the weights).
 
-    `memo` holds what was found of the model's code, for all studies of it with other weights.
+    `memo` holds what was found of the model's code, for all studies of it with other weights. `stored` holds, by every
+    name, what stands for tensors that the model has on the meta device and whose values are elsewhere; else nothing.
     """
 
     model: nn.Module
@@ -35,6 +37,7 @@ class Study:
     program: Program
     coupling: Coupling
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    stored: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def of(model: nn.Module, inputs: Inputs) -> Study:
@@ -53,9 +56,13 @@ class Study:
 
     def with_weights_of(self, model: nn.Module) -> Study:
         """The same study for a model of the same shapes with other weights; nothing is captured again."""
-        own = named_tensors(model)
+        own = {**named_tensors(model), **self.stored}
         tensors = {name: own[name] for name in self.program.tensors}
-        return Study(model, self.inputs, replace(self.program, tensors=tensors), self.coupling, self.memo)
+        return Study(model, self.inputs, replace(self.program, tensors=tensors), self.coupling, self.memo, self.stored)
+
+    def with_stored(self, stored: Mapping[str, Tensor]) -> Study:
+        """The same study of a model on the meta device, with what stands for its tensors."""
+        return replace(self, stored=stored).with_weights_of(self.model)
 
     def forget(self) -> None:
         """Let go of everything that was found of the weights, so that they can be replaced and their memory freed."""

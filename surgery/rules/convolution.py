@@ -262,11 +262,10 @@ def pattern_of(weight: Known, conv_groups: int, orientation: Orientation, memo: 
 
 
 def _pattern(full: Tensor) -> Pattern:
-    """The pattern of `[g, o, i, k]`; a large one is looked at in pieces, and kept only where it is needed."""
+    """The pattern of `[g, o, i, k]`; a large one is looked at in pieces."""
     if full.shape[0] == 1 and full.numel() > AT_ONCE:
-        crossed = Pattern.crossed(_any_element(rows).cpu().numpy() for rows in pieces(full[0]))
-        if crossed is not None:
-            return crossed
+        stretches = (_any_element(rows).cpu().numpy() for rows in pieces(full[0]))
+        return Pattern.of_rows(stretches, (full.shape[1], full.shape[2]))
     found = torch.empty(full.shape[0] * full.shape[1], full.shape[2], dtype=torch.bool)
     done = 0
     for rows in pieces(full.flatten(0, 1)):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from surgery.sources.factories import data_from, function_from
 from surgery.sources.files import WeightsFile, read_tensors, read_weights
 from surgery.sources.input_specs import parse_input, parse_inputs, read_tensor
-from surgery.sources.models import LoadedModel, is_library_model, load_model
+from surgery.sources.models import LoadedModel, empty_model, is_library_model, load_model
 from surgery.sources.weights import load_checkpoint_, load_weights_
 
 __all__ = [
     "LoadedModel",
     "WeightsFile",
     "data_from",
+    "empty_model",
     "function_from",
     "is_library_model",
     "load_checkpoint_",

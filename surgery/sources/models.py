@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from surgery.errors import InputError
@@ -64,6 +65,25 @@ def load_model(
     if checkpoint is not None:
         notes += load_checkpoint_(model, checkpoint, strip_prefix=strip_prefix)
     return LoadedModel(model, spec, kind, checkpoint, notes)
+
+
+def empty_model(spec: str, *, trust: bool = False) -> LoadedModel:
+    """The model that `spec` names on the meta device: its shapes, and no weights.
+
+    Args:
+        spec: One of the forms of MODEL, but a directory that surgery wrote.
+        trust: As for `load_model`.
+
+    Raises:
+        InputError: the spec is none of the forms, or its source fails.
+    """
+    if (Path(spec) / SAVED).is_file():
+        raise InputError(
+            f"{spec!r} was written by surgery, and is opened with its weights", "name what it was made from"
+        )
+    with torch.device("meta"):
+        kind, model, notes = _from_source(spec, False, trust, None)
+    return LoadedModel(model, spec, kind, None, notes)
 
 
 def is_library_model(spec: str) -> bool:

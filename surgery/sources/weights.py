@@ -47,9 +47,7 @@ def load_weights_(
     if coats := [name for name in merged if f"{strip_prefix}{name}" not in weights]:
         notes.append(f"{source}: {len(coats)} masked or normalised weights were merged into plain ones")
 
-    odd = _other_shapes(merged, expected)
-    if odd:
-        raise _misfit(source, [f"{_count(odd, 'other shape')}: {_listed(odd)}"], "build the model in the same size")
+    _refuse_other_shapes(source, merged, expected)
     _refuse_torn_ties(source, merged, expected)
     keys = model.load_state_dict(merged, strict=False)
     missing = _not_tied(keys.missing_keys, expected, merged)
@@ -60,6 +58,24 @@ def load_weights_(
     for (old, new), count in Counter(pair for pair in pairs if pair[0] != pair[1]).items():
         notes.append(f"{source}: {count} tensors were cast from {old} to the model's {new}")
     return tuple(notes)
+
+
+def check_fit(source: str, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Hold the names and shapes of plain weights (on the meta device, say) against those of a model's state.
+
+    Raises:
+        InputError: A shape is another; or names are missing, or are not the model's.
+    """
+    _refuse_other_shapes(source, weights, expected)
+    missing = _not_tied([name for name in expected if name not in weights], expected, weights)
+    extra = [name for name in weights if name not in expected]
+    if missing or extra:
+        raise _misfit(source, *_names(missing, extra, expected, weights))
+
+
+def _refuse_other_shapes(source: str, merged: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    if odd := _other_shapes(merged, expected):
+        raise _misfit(source, [f"{_count(odd, 'other shape')}: {_listed(odd)}"], "build the model in the same size")
 
 
 def _other_shapes(merged: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
@@ -102,12 +118,12 @@ def _names(
         lines.append(f"{_count(missing, 'name')} missing: {_listed([_near(name, extra) for name in missing])}")
     if extra:
         lines.append(f"{_count(extra, 'name')} not in the model: {_listed([_near(name, missing) for name in extra])}")
-    if prefix := _prefix(merged, expected):
+    if prefix := prefix_of(merged, expected):
         return lines, f"strip the prefix {prefix!r} from the names (--strip-prefix {prefix})"
     return lines, "build the very model that the weights were saved from"
 
 
-def _prefix(merged: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+def prefix_of(merged: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     """What all names in the file start with and no name in the model needs, or nothing."""
     first = next(iter(merged), "")
     parts = first.split(".")
