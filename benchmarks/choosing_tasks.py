@@ -149,14 +149,14 @@ def source() -> Task:
 def _windows(texts: list[str], most: int) -> tuple[Tensor, Tensor]:
     """Windows evenly spread over some files, in random order."""
     text = torch.frombuffer(bytearray("".join(texts).encode()), dtype=torch.uint8).long()
-    kinds = torch.cat([_kinds(one) for one in texts])
+    kinds = torch.cat([kinds_of(one) for one in texts])
     count = len(text) // LENGTH
     places = torch.linspace(0, count - 1, min(most, count)).long()
     places = places[torch.randperm(len(places), generator=torch.Generator().manual_seed(0))]
     return tuple(one[: count * LENGTH].view(count, LENGTH)[places] for one in (text, kinds))  # type: ignore[return-value]
 
 
-def _kinds(text: str) -> Tensor:
+def kinds_of(text: str) -> Tensor:
     """What each character is part of, by its place in `KINDS`."""
     starts = [0]
     for line in text.splitlines(keepends=True):

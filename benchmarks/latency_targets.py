@@ -3,9 +3,9 @@
     python -m benchmarks.latency_targets             # half an hour; writes benchmarks/results/latency_targets.json
     python -m benchmarks.latency_targets resnet18 --runtimes onnxruntime --runs 1 --output quick.json
 
-`surgery.choose(latency=0.5)` for ResNet-18 and ViT-S, with random weights that are others in each run, one thread, batch
-1. Each run starts without a table of widths. What it chose is cut, and measured again by `surgery.benchmark` in processes
-of its own, longer than the search did: that figure is the one that counts.
+`surgery.choose(latency=0.5)` for ResNet-18 and ViT-S, with random weights that are others in each run, one thread,
+batch 1. Each run starts without a table of widths. What it chose is cut, and measured again by `surgery.benchmark` in
+processes of its own, longer than the search did: that figure is the one that counts.
 """
 
 from __future__ import annotations
@@ -53,10 +53,8 @@ def ran(name: str, runtime: str, seed: int) -> dict[str, Any]:
     timed = surgery.benchmark({"dense": net, "slim": slim}, image, runtimes=runtime, min_seconds=8.0)
     ratio = timed.ratio("slim", "dense", runtime=runtime, batch=1)
     assert plan.aim is not None
-    print(
-        f"{name}, {runtime}, run {seed}: {ratio.median:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]; {seconds:.0f} s",
-        flush=True,
-    )
+    interval = f"{ratio.median:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]"
+    print(f"{name}, {runtime}, run {seed}: {interval}; {seconds:.0f} s", flush=True)
     rows = {row.model: row.summary().p50_ms for row in timed.cells[0].rows}
     return {
         "net": name, "runtime": runtime, "run": seed, "share": ratio.median, "low": ratio.low, "high": ratio.high,
@@ -80,9 +78,9 @@ def table(facts: dict[str, Any]) -> str:
     good = sum(abs(one["share"] / TARGET - 1) <= WITHIN for one in facts["runs"])
     loads = [one["load"] for one in facts["runs"] if one["load"] is not None]
     how = (
-        f"Asked for {TARGET}; {good} of {len(facts['runs'])} runs are within {WITHIN:.0%} of it. One thread, batch 1, random "
-        "weights, widths in multiples of 8; every run measures its own table of widths (*took* has that in it, and *built* "
-        "slim models that were built and measured after it)."
+        f"Asked for {TARGET}; {good} of {len(facts['runs'])} runs are within {WITHIN:.0%} of it. One thread, batch 1, "
+        "random weights, widths in multiples of 8. Every run measures its own table of widths: that is part of what it "
+        "*took*; then so many slim models were *built* and measured."
     )
     load = f", load average {min(loads):.1f} to {max(loads):.1f}" if loads else ""
     return "\n".join(
