@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from surgery.quantizing import Quantized, quantize
     from surgery.reporting import report
     from surgery.results import Result
+    from surgery.sensing import sensitivity
+    from surgery.sensitivities import Sensitivity
     from surgery.shrinking import shrink
     from surgery.training import cut_ema_, cut_ema_state, cut_optimizer_, cut_optimizer_state
     from surgery.verifying import verify
@@ -41,6 +43,8 @@ _HOMES = {
     "surgery.quantizing": ("Quantized", "quantize"),
     "surgery.reporting": ("report",),
     "surgery.results": ("Result",),
+    "surgery.sensing": ("sensitivity",),
+    "surgery.sensitivities": ("Sensitivity",),
     "surgery.shrinking": ("shrink",),
     "surgery.training": ("cut_ema_", "cut_ema_state", "cut_optimizer_", "cut_optimizer_state"),
     "surgery.verifying": ("verify",),
@@ -60,6 +64,7 @@ __all__ = [
     "Quantized",
     "Ratio",
     "Result",
+    "Sensitivity",
     "__version__",
     "align",
     "analyze",
@@ -76,6 +81,7 @@ __all__ = [
     "quantize",
     "report",
     "save",
+    "sensitivity",
     "shrink",
     "verify",
 ]

@@ -17,7 +17,7 @@ from surgery.cutting.operate import Operation
 from surgery.deciding.build import zeros_of
 from surgery.deciding.criteria import Feed, Loss
 from surgery.deciding.dead import decide
-from surgery.deciding.importance import Importance, check_importance, importance_scores
+from surgery.deciding.importance import Importance, check_importance, importance_scores, is_comparable
 from surgery.deciding.pick import Floats, Ranking
 from surgery.deciding.steps import Limits, Steps, protected
 from surgery.deciding.study import Study
@@ -93,9 +93,12 @@ def choose(
             * A criterion of torch-pruning, or any that was written for its `Importance`: it is called on our groups,
               and finds gradients there if `data` and `loss` are given.
             * A function of the model that returns scores per parameter axis, `{"conv1.weight": [out_channels], ...}`.
-        data: A DataLoader or another iterable of batches, all of which are looked at. A batch is a tensor; a tuple of
-            the model's inputs, as many as the example has positional ones, and then the targets; or a dict by the
-            names of forward's parameters.
+            * A `surgery.Sensitivity`: what the model was measured to lose with a channel. Its scores are compared
+              between groups as they are, which is what `global_` is for; so are those of a function with an attribute
+              `comparable` that is True (NaN: stays).
+        data: A DataLoader or another iterable of batches, or a function that returns one; all are looked at. A batch is
+            a tensor; a tuple of the model's inputs, as many as the example has, and then the targets; or a dict by the
+            names of forward's parameters. One tensor alone is one batch.
         loss: A function of (outputs, targets), the mean over the batch: `torch.nn.functional.cross_entropy`. Targets
             are what follows the inputs in the tuple; of a dict, or a tensor alone, the batch itself. None where the
             model's output has a `loss`, as transformers' do with `labels` in the batch.
@@ -133,7 +136,8 @@ def choose(
     study = _study(model, Inputs.of(example_inputs, example_kwargs), checkpoint)
     held = protected(study.model, study.coupling, protect)
     scores = importance_scores(scored(study), importance, Feed(data, loss, seed))
-    chooser = _Chooser(study, Ranking.of(study.coupling, scores, held), limits[0], uniform, keep_class)
+    ranking = Ranking.of(study.coupling, scores, held, comparable=is_comparable(importance))
+    chooser = _Chooser(study, ranking, limits[0], uniform, keep_class)
     if place is not None and isinstance(budget, Budget):
         return chooser.aimed(budget, place, limits, global_=global_)
     if isinstance(budget, Budget):

@@ -48,7 +48,7 @@ def stage(what: str) -> Iterator[None]:
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Yield `items` with a bar and the time left on stderr; on a plain stderr, one line at the end."""
+    """Yield `items` with a bar, their count and the time left on stderr; on a plain stderr, one line at the end."""
     console = Console(stderr=True)
     began = time.perf_counter()
     if _inside.get():
@@ -56,7 +56,8 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
         return
     if console.is_terminal:
         total = len(items) if total is None and isinstance(items, Sized) else total
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        counted = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), *counted)
         with Progress(*columns, console=console, transient=True) as progress:
             yield from progress.track(items, description=what, total=total)
         return

@@ -10,10 +10,11 @@ from torch import nn
 
 from surgery.choosing import choose
 from surgery.compensating import RUNGS, Compensated, compensate
-from surgery.compensating.judging import Evaluate
 from surgery.deciding.criteria import Loss
 from surgery.errors import InputError
 from surgery.inputs import Example, Inputs
+from surgery.iterating import kept
+from surgery.judging import Evaluate
 from surgery.masks import carry_hooks_
 from surgery.plans import Plan
 from surgery.results import Result
@@ -60,7 +61,8 @@ def prune(
         example_inputs: A tensor, or a tuple of the positional inputs.
         example_kwargs: Keyword inputs.
         data, evaluate, rungs, samples: As for `surgery.compensate`; without data nothing but the exact fold is done.
-            An importance that looks at data looks at all of it, so that it must be possible to iterate it twice.
+            An importance that looks at data looks at all of it; the first samples are kept meanwhile, so that a
+            generator will do.
         loss: For an importance by gradients, as `surgery.choose` takes it.
         prove: Compare the masked and the slim model, in float64 and in the model's own precision.
         choosing: Everything that `surgery.choose` takes: `keep_ratio`, `latency`, `importance`, `round_to`, ...
@@ -77,6 +79,7 @@ def prune(
     if choosing.get("checkpoint") is not None:
         fact = "prune computes with the weights, and checkpoint= leaves them in their files"
         raise InputError(fact, "use choose with it, and plan.apply on the loaded model")
+    data = None if data is None else kept(data, samples)
     plan = choose(model, example_inputs, example_kwargs, data=data, loss=loss, **choosing)
     compensated = compensate(
         model, plan, example_inputs, example_kwargs, data=data, evaluate=evaluate, rungs=rungs, samples=samples

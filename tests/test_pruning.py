@@ -66,3 +66,24 @@ def test_what_choose_refuses_is_refused_before_any_data_is_read() -> None:
 
     with pytest.raises(InputError, match="keep_ratio is 2"):
         surgery.prune(nn.Linear(4, 4), torch.randn(2, 4), data=map(data, [1]), keep_ratio=2)
+
+
+def test_a_generator_serves_the_importance_and_the_ladder() -> None:
+    model, data = lively(Convnet()), pictures(80)
+    labels = torch.arange(80) % 4
+    batches = list(zip(data.split(16), labels.split(16), strict=True))
+    settings: dict[str, object] = {"importance": "taylor", "loss": nn.functional.cross_entropy, "samples": 40}
+    once = surgery.prune(model, data[:2], data=iter(batches), **settings)
+    again = surgery.prune(model, data[:2], data=batches, **settings)
+    assert once.compensated.fitted + once.compensated.held_out == 40
+    assert once.chosen == again.chosen
+    assert once.compensated.as_dict() == again.compensated.as_dict()
+
+
+def test_what_is_no_data_is_refused_before_anything_is_run() -> None:
+    class Silent(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("run too early")
+
+    with pytest.raises(InputError, match="the data is a str"):
+        surgery.prune(Silent(4, 4), torch.randn(2, 4), data="loader")

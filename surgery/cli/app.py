@@ -19,6 +19,7 @@ from surgery.cli.exporting import export
 from surgery.cli.outcome import Outcome
 from surgery.cli.pruning import prune
 from surgery.cli.quantizing import quantize
+from surgery.cli.sensing import sensitivity
 from surgery.cli.shrinking import shrink
 from surgery.cli.verifying import verify
 from surgery.version import __version__
@@ -60,6 +61,6 @@ def _quiet(command: Callable[P, Outcome]) -> Callable[P, Outcome]:
     return run
 
 
-for command in (shrink, choose, prune, align, explain, export, quantize, bench, verify):
+for command in (shrink, choose, prune, sensitivity, align, explain, export, quantize, bench, verify):
     app.command(no_args_is_help=True)(_quiet(command))
 app.command()(demo)  # tells its story on stdout as it goes

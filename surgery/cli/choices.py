@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,9 @@ import typer
 from surgery.errors import InputError
 
 AMOUNTS = "0.5, 50%, 3500000 or 3.5M."
+
+DEFAULT = "l2"
+"""The importance that nobody has to name."""
 
 KeepRatio = Annotated[
     float | None,
@@ -34,6 +38,13 @@ Loss = Annotated[
         metavar="FUNCTION",
         help="A function of (outputs, targets): torch.nn.functional:cross_entropy, or your own. Not needed where "
         "the model's output has a loss.",
+    ),
+]
+Sensitivity = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Scores as surgery sensitivity measured and saved them, in the place of --importance; best with --global.",
     ),
 ]
 Latency = Annotated[
@@ -74,6 +85,7 @@ def settings_of(
     runtime: str,
     threads: int,
     importance: str,
+    sensitivity: Path | None,
     loss: str | None,
     global_: bool | None,
     protect: list[str] | None,
@@ -86,7 +98,7 @@ def settings_of(
     """The words of the command line as `surgery.choose` takes them, but for the data.
 
     Raises:
-        InputError: A function cannot be found, or `--min-keep` is no number.
+        InputError: A function cannot be found, `--min-keep` is no number, or a file holds no sensitivity.
     """
     from surgery.sources import function_from
 
@@ -98,7 +110,7 @@ def settings_of(
         "latency": latency,
         "runtime": runtime,
         "threads": threads,
-        "importance": function_from(importance) if ":" in importance else importance,
+        "importance": importance_of(importance) if sensitivity is None else _measured(sensitivity, importance),
         "loss": None if loss is None else function_from(loss),
         "global_": global_,
         "protect": protect or (),
@@ -108,6 +120,27 @@ def settings_of(
         "keep_class": keep_class,
         "seed": seed,
     }
+
+
+def importance_of(text: str) -> Any:
+    """What `--importance` names: a name of ours, or a function or criterion of the user's.
+
+    Raises:
+        InputError: It cannot be found.
+    """
+    from surgery.sources import function_from
+
+    return function_from(text) if ":" in text else text
+
+
+def _measured(path: Path, importance: str) -> Any:
+    """The scores of a saved sensitivity."""
+    from surgery.sensitivities import Sensitivity as Saved
+
+    if importance != DEFAULT:
+        fact = f"two importances were given: {importance} and {str(path)!r}"
+        raise InputError(fact, "leave one of --importance and --sensitivity out")
+    return Saved.read(path)
 
 
 def _number(text: str) -> int | float:

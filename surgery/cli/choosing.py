@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from surgery.cli.choices import (
+    DEFAULT,
     Global,
     Importance,
     KeepRatio,
@@ -19,6 +20,7 @@ from surgery.cli.choices import (
     Rounding,
     Runtime,
     Seed,
+    Sensitivity,
     Size,
     Threads,
     settings_of,
@@ -61,7 +63,8 @@ def choose(
     latency: Latency = None,
     runtime: Runtime = "eager",
     threads: Threads = 1,
-    importance: Importance = "l2",
+    importance: Importance = DEFAULT,
+    sensitivity: Sensitivity = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -104,6 +107,7 @@ def choose(
         runtime=runtime,
         threads=threads,
         importance=importance,
+        sensitivity=sensitivity,
         loss=loss,
         global_=global_,
         protect=protect,

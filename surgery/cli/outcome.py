@@ -20,6 +20,7 @@ FLAGS = {
     "dynamic_shapes": "--dynamic",
     "trust=True": "--trust",
     "pass data= or example_inputs=": "pass --data or --input",
+    "pass evaluate=, or data= (and loss=)": "pass --evaluate, or --data (and --loss)",
     "pass data=": "pass --data",
     "method='dynamic'": "--method dynamic",
     "min_cosine=": "--min-cosine ",

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from surgery.cli.choices import (
+    DEFAULT,
     Global,
     Importance,
     KeepRatio,
@@ -19,6 +20,7 @@ from surgery.cli.choices import (
     Rounding,
     Runtime,
     Seed,
+    Sensitivity,
     Size,
     Threads,
     settings_of,
@@ -78,7 +80,8 @@ def prune(
     latency: Latency = None,
     runtime: Runtime = "eager",
     threads: Threads = 1,
-    importance: Importance = "l2",
+    importance: Importance = DEFAULT,
+    sensitivity: Sensitivity = None,
     loss: Loss = None,
     global_: Global = None,
     protect: Protect = None,
@@ -115,6 +118,7 @@ def prune(
         runtime=runtime,
         threads=threads,
         importance=importance,
+        sensitivity=sensitivity,
         loss=loss,
         global_=global_,
         protect=protect,
@@ -136,6 +140,7 @@ def prune(
         prove=not no_prove,
         **settings,
     )
-    told, kept = place.written(result, args, kwargs)
+    measured = None if sensitivity is None else settings["importance"]
+    told, kept = place.written(result, args, kwargs, sensitivity=measured)
     ladder = {"compensated": result.compensated.as_dict(), "aim": result.plan.aim}
     return Outcome(told, {"command": "prune", "model": model, **kept, **plain(result), **ladder})

@@ -13,6 +13,7 @@ from surgery.errors import InputError
 
 if TYPE_CHECKING:
     from surgery.results import Result
+    from surgery.sensitivities import Sensitivity
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,15 @@ class Destination:
         check_report(report, output=output, overwrite=overwrite)
         return Destination(output, files, report, overwrite, source)
 
-    def written(self, result: Result, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Write everything: `(what to print, where it is as plain data)`."""
+    def written(
+        self,
+        result: Result,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        sensitivity: Sensitivity | None = None,
+    ) -> tuple[str, dict[str, Any]]:
+        """Write everything: `(what to print, where it is as plain data)`; the page shows a sensitivity, too."""
         from surgery.checkpoints import describe, save
         from surgery.exporting import export as write
         from surgery.reporting import report as write_report
@@ -75,6 +83,7 @@ class Destination:
                 self.report,
                 result=result,
                 exports=exported,
+                sensitivity=sensitivity,
                 saved=self.output,
                 title=self.source,
                 overwrite=self.overwrite,

@@ -11,7 +11,7 @@ from torch import nn
 from surgery.analysis.graph_capture import as_written
 from surgery.compensating import data as batches_of
 from surgery.compensating.data import Batches
-from surgery.compensating.judging import Evaluate, distance, evaluated
+from surgery.compensating.judging import distance
 from surgery.compensating.layers import layers_of, norms_of
 from surgery.compensating.repairs import Done, repair_layers_, repair_statistics_, some
 from surgery.compensating.result import TOLD, Compensated, Rung
@@ -20,6 +20,7 @@ from surgery.deciding.cuts import AxisCut, checksum
 from surgery.deciding.study import Study
 from surgery.errors import InputError
 from surgery.inputs import Example, Inputs
+from surgery.judging import Evaluate, evaluated
 from surgery.masks import bake, check_finite
 from surgery.plans import Plan
 from surgery.progress import stage
@@ -51,10 +52,11 @@ def compensate(
         plan: What will be removed, as from `surgery.choose`.
         example_inputs: A tensor, or a tuple of the positional inputs.
         example_kwargs: Keyword inputs.
-        data: An iterable of batches like those the model will see: tensors; tuples or lists whose first tensors are the
-            inputs (labels may follow); or dicts by argument name. Or one tensor with samples along dim 0. Labels are
-            not needed. One batch in four is held back to judge by. Where there is an `attention_mask` `[b, t]`, padding
-            does not count. Without data the exact fold is all that is done.
+        data: Batches like those the model will see, as `surgery.batches.batches` takes them: a DataLoader, a list, a
+            generator or a function that returns one, of tensors, tuples (labels may follow the inputs; they are not
+            needed) or dicts by argument name; or one tensor with samples along dim 0. One batch in four is held back
+            to judge by. Where there is an `attention_mask` `[b, t]`, padding does not count. Without data the exact
+            fold is all that is done.
         evaluate: Your own measure of a model, such as accuracy: called with the dense model and after every rung.
         rungs: Which rungs to climb: of `"bias"`, `"lstsq"`, `"batchnorm"`.
         samples: The most samples that are taken of the data.
@@ -93,9 +95,9 @@ def _climbed(
     evaluate: Evaluate | None,
     rungs: Sequence[str],
 ) -> Compensated:
-    own = evaluated(evaluate, dense, "dense")
+    own = _judged(evaluate, dense, "dense")
     error = None if data is None else distance(masked, dense, data.held, "error of the exact fold")
-    ladder = [Rung("fold", error, evaluated(evaluate, masked, "masked"))]
+    ladder = [Rung("fold", error, _judged(evaluate, masked, "masked"))]
     if data is None or plan.empty:
         return Compensated(masked, plan, tuple(ladder), own, *_counts(data))
     with stage("analysing"):
@@ -112,7 +114,7 @@ def _climbed(
         before = error
         after = distance(trial, dense, data.held, f"error after {TOLD[name]}")
         taken = before is None or after <= before
-        ladder.append(_rung(name, after, done, evaluated(evaluate, trial, TOLD[name]), taken))
+        ladder.append(_rung(name, after, done, _judged(evaluate, trial, TOLD[name]), taken))
         if taken:
             masked, error = trial, after
             made += done.made
@@ -121,6 +123,10 @@ def _climbed(
     if others:
         notes += (f"only the exact fold at {some(others)}: no weight there is read as it is",)
     return Compensated(masked, fresh, tuple(ladder), own, n_fit, n_held, notes)
+
+
+def _judged(evaluate: Evaluate | None, model: nn.Module, which: str) -> float | None:
+    return None if evaluate is None else evaluated(evaluate, model, which)
 
 
 def _counts(data: Batches | None) -> tuple[int, int, tuple[str, ...]]:

@@ -1,22 +1,18 @@
-"""How far a model is from the dense one on real data, and what the user's own function makes of it."""
+"""How far a model is from the dense one on real data."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from surgery.analysis.capture import evaluating
 from surgery.compensating.taps import refusals
-from surgery.errors import InputError, first_line
+from surgery.errors import InputError
 from surgery.inputs import Inputs
-from surgery.progress import stage, track
+from surgery.progress import track
 from surgery.proof.outputs import Output
-
-Evaluate = Callable[[nn.Module], float]
-"""The user's own measure of a model, such as accuracy."""
 
 
 def distance(model: nn.Module, dense: nn.Module, held: Sequence[Inputs], what: str) -> float:
@@ -25,14 +21,29 @@ def distance(model: nn.Module, dense: nn.Module, held: Sequence[Inputs], what: s
     Raises:
         InputError: The model refuses the data, or has no floating-point output, or one that is NaN.
     """
+    return apart((call, answer(dense, call), answer(model, call)) for call in track(held, what))
+
+
+def answer(model: nn.Module, call: Inputs) -> Output:
+    """What a model answers, as it is compared.
+
+    Raises:
+        InputError: The model refuses the data.
+    """
+    with torch.no_grad(), refusals(call):
+        return Output.of(call.call(model))
+
+
+def apart(found: Iterable[tuple[Inputs, Output, Output]]) -> float:
+    """The error of answers beside those wanted (see `Rung.error`), in float64: of `(call, wanted, found)`.
+
+    Raises:
+        InputError: There is no floating-point output, or one is NaN.
+    """
     sums: dict[str, Tensor] = {}
-    for call in track(held, what):
-        found: list[Output] = []
-        for net in (dense, model):
-            with torch.no_grad(), refusals(call):
-                found.append(Output.of(call.call(net)))
-        for path, wanted in found[0].floats.items():
-            a, b = (_real(one, call).to(torch.float64) for one in (wanted, found[1].floats[path]))
+    for call, dense, own in found:
+        for path, wanted in dense.floats.items():
+            a, b = (_real(one, call).to(torch.float64) for one in (wanted, own.floats[path]))
             parts = [torch.tensor(float(a.numel())), a.sum(), a.square().sum(), (a - b).square().sum()]
             sums[path] = sums.get(path, torch.zeros(4, dtype=torch.float64)) + torch.stack([p.double() for p in parts])
     if not sums:
@@ -53,28 +64,3 @@ def _real(output: Tensor, call: Inputs) -> Tensor:
     if isinstance(mask, Tensor) and mask.dim() == 2 and output.dim() > 2 and output.shape[:2] == mask.shape:
         return output[mask.to(output.device) != 0]
     return output
-
-
-def evaluated(evaluate: Evaluate | None, model: nn.Module, which: str) -> float | None:
-    """What the user's function says of a model, in eval mode; None without one.
-
-    Raises:
-        InputError: It failed, or returned no number.
-    """
-    if evaluate is None:
-        return None
-    with stage(f"evaluating {which}"), evaluating(model), torch.no_grad():
-        try:
-            value = evaluate(model)
-        except InputError:
-            raise
-        except Exception as error:  # the user's own code
-            fact = f"evaluate raised {first_line(error)} on the {which} model"
-            raise InputError(fact, "it is called with a model in eval mode, and returns a number") from error
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"evaluate returned a {type(value).__name__}", "return a number") from error
-    if math.isnan(number):
-        raise InputError(f"evaluate returned NaN for the {which} model", "return a number")
-    return number

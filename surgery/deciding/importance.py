@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from surgery.coupling import Axis
 from surgery.deciding.atoms import picked_together
 from surgery.deciding.build import sides_of
 from surgery.deciding.criteria import (
@@ -28,10 +29,11 @@ from surgery.deciding.pick import Floats
 from surgery.deciding.study import Study
 from surgery.deciding.widths import axes_of_groups
 from surgery.errors import InputError
+from surgery.iterating import check_data
 from surgery.pieces import pieces
 
 Scores = Mapping[str, Tensor | Sequence[float]]
-"""Scores over dim 0 of parameters, by name."""
+"""Scores over dim 0 of parameters by name, or over another dim by `name:dim`."""
 
 _log = logging.getLogger("surgery")
 
@@ -53,11 +55,13 @@ DATA_DRIVEN = ("hessian", "obdc", "taylor", *WATCHING)
 
 
 def check_importance(importance: object, data: object) -> None:
-    """Refuse an importance that there is not, or that lacks data, before anything is run.
+    """Refuse an importance that there is not, or that lacks data, and what is no data, before anything is run.
 
     Raises:
         InputError: So it is.
     """
+    if data is not None:
+        check_data(data)
     if isinstance(importance, str):
         if importance not in IMPORTANCES:
             names = ", ".join(IMPORTANCES)
@@ -89,9 +93,26 @@ def importance_scores(study: Study, importance: str | Importance, feed: Feed = N
     elif is_peer(importance):
         scores = peer_scores(study, importance, feed)
     else:
-        return _given(study, importance)
-    _tell_unscored(study, scores, importance if isinstance(importance, str) else type(importance).__name__)
+        scores = _given(study, importance)
+        if not is_comparable(importance):
+            return scores
+    _tell_unscored(study, scores, name_of(importance))
     return scores
+
+
+def name_of(importance: str | Importance) -> str:
+    """What to call an importance."""
+    if isinstance(importance, str):
+        return importance
+    return getattr(importance, "__name__", type(importance).__name__)
+
+
+def is_comparable(importance: str | Importance) -> bool:
+    """Whether scores of different groups can be held against each other as they are: the importance says so itself.
+
+    Any callable does by an attribute `comparable` that is True, as `surgery.Sensitivity` has it.
+    """
+    return getattr(importance, "comparable", False) is True
 
 
 def _tell_unscored(study: Study, scores: Floats, name: str) -> None:
@@ -120,25 +141,50 @@ def _tell_unscored(study: Study, scores: Floats, name: str) -> None:
 
 
 def _given(study: Study, importance: Importance) -> Floats:
-    """The scores that a user's function returns, of channels that it leaves out 0."""
+    """The scores that a user's function returns.
+
+    Of channels that it leaves out 0, and of those that it scores on several axes the sum; of comparable ones the last
+    that is a number, and NaN where there is none.
+    """
     given = importance(study.model)
     if not isinstance(given, Mapping):
         fact = f"the importance function returned a {type(given).__name__}"
         raise InputError(fact, "return scores by name: {'conv1.weight': one per row}")
-    scores = np.zeros(study.coupling.n_channels)
+    comparable = is_comparable(importance)
+    scores = np.full(study.coupling.n_channels, np.nan if comparable else 0.0)
     for name, values in given.items():
-        axis = study.coupling.axes.get((name, 0))
-        if axis is None:
-            raise InputError(f"importance scored {name!r}, which has no channels on dim 0", "score parameters by name")
+        axis = _axis(study, name)
         array = np.asarray(torch.as_tensor(values).detach().cpu(), np.float64)
-        if array.shape != axis.ids.shape:
+        if array.shape not in (axis.ids.shape, (axis.ids.size,)):
             raise InputError(
                 f"importance gave {name} scores of shape {list(array.shape)}", f"give one per row: [{axis.ids.size}]"
             )
-        if not np.isfinite(array).all():
+        known = np.isfinite(array) | (np.isnan(array) & comparable)
+        if not known.all():
             raise InputError(f"importance gave {name} scores that are not finite", "give finite numbers")
-        np.add.at(scores, study.coupling.channel_of[axis.ids], array)
+        channels, array = study.coupling.channel_of[axis.ids].ravel(), array.ravel()
+        if comparable:
+            said = ~np.isnan(array)
+            scores[channels[said]] = array[said]
+        else:
+            np.add.at(scores, channels, array)
     return scores
+
+
+def _axis(study: Study, name: str) -> Axis:
+    """The axis that scores are given of: dim 0 of a parameter, or `parameter:dim`.
+
+    Raises:
+        InputError: There is none.
+    """
+    parameter, _, dim = str(name).rpartition(":")
+    found = study.coupling.axes.get((name, 0))
+    if found is None and dim.isdigit():
+        found = study.coupling.axes.get((parameter, int(dim)))
+    if found is None:
+        where = f"dim {dim}" if dim.isdigit() else "dim 0"
+        raise InputError(f"importance scored {name!r}, which has no channels on {where}", "score parameters by name")
+    return found
 
 
 def _norms(study: Study, order: int) -> Floats:

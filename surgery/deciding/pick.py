@@ -31,9 +31,10 @@ class Ranking:
         cell: How many atoms its cell holds, `[n_atoms]`.
         width: How many channels of its own group it holds, `[n_atoms]`.
         score: Its score beside those of other groups: the mean over its channels, of scores whose mean over each group
-            is 1, `[n_atoms]`.
+            is 1; of comparable ones as they are, `[n_atoms]`.
         worth: The sum of the scores of all its channels as they were given, `[n_atoms]`.
         total: Of each group the worth of all its atoms, those that stay included, `[n_groups]`.
+        comparable: Whether scores of different groups can be held against each other as they were given.
     """
 
     coupling: Coupling
@@ -47,15 +48,17 @@ class Ranking:
     score: Floats
     worth: Floats
     total: Floats
+    comparable: bool = False
 
     @staticmethod
-    def of(coupling: Coupling, scores: Floats, held: Bools | None = None) -> Ranking:
+    def of(coupling: Coupling, scores: Floats, held: Bools | None = None, *, comparable: bool = False) -> Ranking:
         """The ranking by some scores.
 
         Args:
             coupling: The coupling.
             scores: One per channel, bigger is kept; NaN: no opinion, and what nobody has one of stays, `[n_channels]`.
             held: Channels that have to stay, `[n_channels]`; those that are pinned do anyway.
+            comparable: Whether scores of different groups can be held against each other as they are.
         """
         n = coupling.n_channels
         atom_of, cells, bound = atoms_of(coupling)
@@ -81,7 +84,7 @@ class Ranking:
         rank = np.arange(order.size) - starts[cell_of[order]]
         picked, cell = atoms[order], cell_sizes[cell_of[order]]
         own = members[coupling.group_of[members] == coupling.group_of[atom_of[members]]]
-        alike = _alike(coupling.group_of, scores, scored, sizes)
+        alike = scores[scored] if comparable else _alike(coupling.group_of, scores, scored, sizes)
         count = np.bincount(atom_of[scored], minlength=n)
         return Ranking(
             coupling=coupling,
@@ -95,6 +98,7 @@ class Ranking:
             score=np.bincount(atom_of[scored], alike, n)[picked] / np.maximum(count[picked], 1),
             worth=total[picked].astype(np.float64),
             total=np.bincount(coupling.group_of[atoms], np.maximum(total[atoms], 0), n_groups).astype(np.float64),
+            comparable=comparable,
         )
 
     def chosen(self, shares: Floats, taken: Bools | None = None) -> Bools:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from surgery.batches import items
+from surgery.batches import CHUNK, no_batch_dim, no_items, not_finite, placed, require_some
 from surgery.errors import InputError
+from surgery.iterating import items
 from surgery.quantizing.float_file import Array, Feed, Slot, rows
-
-CHUNK = 32
-"""Rows that run at a time."""
 
 EVERY = 4
 """One sample of so many is held back."""
@@ -58,8 +55,7 @@ def read(data: Any, names: Sequence[str], slots: Sequence[Slot], most: int) -> S
     """Take up to `most` samples of the data, and hold back every fourth.
 
     Args:
-        data: A tensor or array of samples along dim 0, a dict of such by input name, or an iterable of batches: a
-            tensor, a tuple or list whose first tensors are the inputs (labels may follow), or a dict by name.
+        data: As for `surgery.batches.batches`.
         names: The names of the inputs, in the order of a tuple's tensors; those that the file has dropped included.
         slots: The inputs of the file.
         most: Nothing is taken of the data beyond so many samples.
@@ -80,7 +76,7 @@ def read(data: Any, names: Sequence[str], slots: Sequence[Slot], most: int) -> S
             if taken >= most:
                 return _split(feeds, slots, tuple(left_out))
     if not taken:
-        raise InputError("the data is empty", "pass at least one batch of inputs like those the model will see")
+        raise no_items()
     return _split(feeds, slots, tuple(left_out))
 
 
@@ -92,29 +88,10 @@ def feed_of(
     Raises:
         InputError: It is not what the file takes; `where` is named.
     """
-    left_out = {} if left_out is None else left_out
-    given: dict[str, Any]
-    if isinstance(item, Mapping):
-        given = {name: value for name, value in item.items() if _is_array(value)}
-        if missing := [slot.name for slot in slots if slot.name not in given]:
-            has = ", ".join(map(str, given)) or "none"
-            raise InputError(
-                f"{where} has no tensor {missing[0]!r} (it has {has})", "name the inputs as the model does"
-            )
-        left_out |= dict.fromkeys(f"{name!r} of the data's items was not used" for name in given if name not in names)
-    else:
-        found = [leaf for leaf in pytree.tree_leaves(item) if _is_array(leaf)]
-        if len(found) < len(names):
-            fact = f"{where} ({type(item).__name__}) gives {len(found)} tensors, the model takes {len(names)}"
-            raise InputError(fact, f"give {', '.join(names)}, in this order or as a dict")
-        if len(found) > len(names):
-            left_out[f"the model takes {len(names)} of the {len(found)} tensors in each item of the data"] = None
-        given = dict(zip(names, found, strict=False))
-    return {slot.name: _checked(given[slot.name], slot, where) for slot in slots}
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray)
+    found = placed(item, where, [(name, 1) for name in names], [slot.name for slot in slots])
+    if left_out is not None:
+        left_out |= dict.fromkeys(found.notes)
+    return {slot.name: _checked(found.values[slot.name][0], slot, where) for slot in slots}
 
 
 def _checked(value: Tensor | Array, slot: Slot, where: str) -> Array:
@@ -125,21 +102,16 @@ def _checked(value: Tensor | Array, slot: Slot, where: str) -> Array:
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     fits = len(value.shape) == len(slot.shape)
     if not fits or any(want not in (None, size) for want, size in zip(slot.shape, value.shape, strict=True)):
-        way_out = (
-            "the batch dim is missing: iterate over batches, as a DataLoader gives them"
-            if value.ndim == len(slot.shape) - 1
-            else "pass inputs as the model takes them, or free that dim in the export (dynamic_shapes=)"
-        )
-        raise InputError(f"{what} has shape {list(value.shape)}, the model takes {slot}", way_out)
-    if not value.size:
-        raise InputError(f"{what} is empty ({list(value.shape)})", "leave empty batches out")
+        free = "pass inputs as the model takes them, or free that dim in the export (dynamic_shapes=)"
+        fact = f"{what} has shape {list(value.shape)}, the model takes {slot}"
+        raise InputError(fact, no_batch_dim(value.ndim, len(slot.shape)) or free)
+    require_some(what, value.shape)
     if value.dtype.kind != slot.dtype.kind and not {value.dtype.kind, slot.dtype.kind} <= {"i", "u"}:
         raise InputError(f"{what} is {value.dtype}, the model takes {slot.dtype}", "prepare it as for the model itself")
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is told below
         cast = value.astype(slot.dtype)
     if cast.dtype.kind == "f" and not np.isfinite(cast).all():
-        held = "NaN" if np.isnan(cast).any() else "infinity"
-        raise InputError(f"{what} holds {held}", "clean the data: ranges learnt from it would be meaningless")
+        raise not_finite(what, bool(np.isnan(cast).any()))
     if cast.dtype.kind in "iu" and not np.array_equal(cast, value):
         raise InputError(f"{what} holds values beyond {slot.dtype}", "prepare it as for the model itself")
     return cast

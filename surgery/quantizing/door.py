@@ -15,6 +15,7 @@ from torch import nn
 from surgery.errors import InputError
 from surgery.exporting.staging import staged
 from surgery.inputs import Example, Inputs
+from surgery.judging import Evaluate
 from surgery.latency import Benchmark, benchmark
 from surgery.progress import stage
 from surgery.quantizing import counting, writing
@@ -24,7 +25,7 @@ from surgery.quantizing.agreement import compare
 from surgery.quantizing.data import Samples
 from surgery.quantizing.float_file import Feed, FloatFile, runner
 from surgery.quantizing.inductor import SUFFIX
-from surgery.quantizing.judging import Evaluate, evaluated_by, require_close
+from surgery.quantizing.judging import evaluated_on_both, require_close
 from surgery.quantizing.packages import package
 from surgery.quantizing.result import FLOAT, INT8, Quantized
 from surgery.quantizing.running import AsModule
@@ -63,9 +64,10 @@ def quantize(
             (static, from a module, for the example's shapes and processors like this one; the extra quantize-torchao).
         example_inputs: As for `surgery.export`; for a file it may be left out where there is data.
         example_kwargs: The keyword inputs.
-        data: Samples like those that the model will see: an iterable of batches (a DataLoader; of a tuple or list the
-            first tensors are the inputs, labels may follow; or dicts by name), or a tensor with samples along dim 0.
-            Static needs it. Every fourth sample is held back for the comparison.
+        data: Samples like those that the model will see, as for `surgery.choose`: an iterable of batches (a DataLoader;
+            of a tuple or list the first tensors are the inputs, labels may follow; or dicts by name), a function that
+            returns one, or a tensor with samples along dim 0. Static needs it. Every fourth sample is held back for
+            the comparison.
         method: `"static"` or `"dynamic"`; by default static where convolutions carry most multiply-accumulates.
         samples: The most samples that are taken of the data.
         evaluate: Your own measure, such as accuracy: called with the float and with the int8 file, each as a module
@@ -138,7 +140,7 @@ def quantize(
         if evaluate is not None:
             paths = {FLOAT: source.file.path, INT8: file}
             models = {which: AsModule(runner(place), source.file.slots) for which, place in paths.items()}
-            evaluated = evaluated_by(evaluate, models)
+            evaluated = evaluated_on_both(evaluate, models)
         call = one if source.example is None else source.feed(source.example)
         timed = _timed({FLOAT: source.file.path, INT8: file}, call) if measure else None
         size_bytes = file.stat().st_size

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
 from surgery.errors import CheckError, InputError
-from surgery.exporting.target import first_line
-from surgery.progress import stage
+from surgery.judging import Evaluate, evaluated
 from surgery.quantizing.agreement import Agreement
 from surgery.quantizing.result import FLOAT, INT8
 
-Evaluate = Callable[[nn.Module], float]
-"""The user's own measure of a model: tensors in, a tensor or a tuple out."""
+CALLED = "it is called with tensors in, a tensor or a tuple out"
 
 
-def evaluated_by(evaluate: Evaluate, models: Mapping[str, nn.Module]) -> tuple[float, float]:
-    """What the user's function says of float and of int8.
+def evaluated_on_both(evaluate: Evaluate, models: Mapping[str, nn.Module]) -> tuple[float, float]:
+    """What the user's function says of float and of int8: modules, tensors in, a tensor or a tuple out.
 
     Raises:
         InputError: It failed, or returned no number.
     """
-    found = []
-    for which in (FLOAT, INT8):
-        with stage(f"evaluating {which}"):
-            try:
-                value = evaluate(models[which])
-            except InputError:
-                raise
-            except Exception as error:  # the user's own code
-                told = f"{type(error).__name__}: {first_line(error)}"
-                fact = f"evaluate raised {told} on the {which} model"
-                raise InputError(fact, "it is called with tensors in, a tensor or a tuple out") from error
-        try:
-            found.append(float(value))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"evaluate returned a {type(value).__name__}", "return a number") from error
-        if math.isnan(found[-1]):
-            raise InputError(f"evaluate returned NaN for the {which} model", "return a number")
-    return found[0], found[1]
+    found, other = (evaluated(evaluate, models[which], which, called=CALLED) for which in (FLOAT, INT8))
+    return found, other
 
 
 def require_close(found: Sequence[Agreement], bound: float | None) -> None:

@@ -16,6 +16,7 @@ from surgery.exporting.program import capture
 from surgery.exporting.state import KeptState, eval_copy
 from surgery.exporting.target import Source, first_line
 from surgery.inputs import Inputs
+from surgery.judging import Evaluate
 from surgery.latency import benchmark
 from surgery.progress import stage
 from surgery.proof.cost import size_bytes
@@ -23,7 +24,7 @@ from surgery.quantizing.agreement import compare
 from surgery.quantizing.data import read
 from surgery.quantizing.float_file import Array, Feed
 from surgery.quantizing.inductor import compiled, opened, quantised_graph, require_faithful, slots_of
-from surgery.quantizing.judging import Evaluate, evaluated_by, require_close
+from surgery.quantizing.judging import evaluated_on_both, require_close
 from surgery.quantizing.method import STATIC
 from surgery.quantizing.result import FLOAT, INT8, Quantized
 from surgery.quantizing.running import AsModule
@@ -87,7 +88,7 @@ def package(
     require_close(found, min_cosine)
     evaluated = None
     if evaluate is not None:
-        evaluated = evaluated_by(evaluate, {FLOAT: AsModule(float_run, slots), INT8: AsModule(int8_run, slots)})
+        evaluated = evaluated_on_both(evaluate, {FLOAT: AsModule(float_run, slots), INT8: AsModule(int8_run, slots)})
     timed = None
     if measure:
         compiled(flat, tensors, folder / "float.pt2", {})

@@ -4,27 +4,48 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import os
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from surgery.checkpoints import Saved, describe
-from surgery.errors import InputError, MissingExtraError
+from surgery.compensating import Compensated
+from surgery.errors import InputError
 from surgery.exporting import Export
 from surgery.exporting.staging import staged
 from surgery.latency.results import Benchmark
-from surgery.reporting import facts, figures
+from surgery.quantizing import Quantized
+from surgery.reporting import facts
+from surgery.reporting.curves import curves_of
 from surgery.reporting.proving import gauges_of
 from surgery.reporting.removal import removal_of
+from surgery.reporting.rendering import check_page, environment
 from surgery.reporting.sharing import sharing_of
 from surgery.reporting.staying import staying_of
 from surgery.reporting.timing import forest_of, places_of, tables_of, verdicts
+from surgery.reporting.winning import ladder_of
 from surgery.results import Result
+from surgery.sensitivities import Sensitivity
 from surgery.version import __version__
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a page is about, as it was handed back."""
+
+    result: Result | None
+    benchmark: Benchmark | None
+    exports: tuple[Export, ...]
+    sensitivity: Sensitivity | None
+    quantized: Quantized | None
+
+    @property
+    def compensated(self) -> Compensated | None:
+        """The ladder, of what `prune` handed back."""
+        return getattr(self.result, "compensated", None)
 
 
 def report(
@@ -33,6 +54,8 @@ def report(
     result: Result | None = None,
     benchmark: Benchmark | None = None,
     exports: Iterable[Export] = (),
+    sensitivity: Sensitivity | None = None,
+    quantized: Quantized | None = None,
     saved: str | os.PathLike[str] | None = None,
     title: str | None = None,
     overwrite: bool = False,
@@ -43,9 +66,11 @@ def report(
 
     Args:
         path: The file to write; its directory must exist.
-        result: What `shrink` handed back.
+        result: What `shrink` or `prune` handed back; of the latter the ladder is shown, too.
         benchmark: What `benchmark` handed back.
         exports: What `export` handed back.
+        sensitivity: What `sensitivity` handed back.
+        quantized: What `quantize` handed back.
         saved: The directory that `save` wrote, for the lines on how to load it.
         title: The heading; by default the class of the model, or the models that were timed.
         overwrite: Replace a file that is already there.
@@ -57,61 +82,43 @@ def report(
         MissingExtraError: jinja2 is not installed (the extra `report`).
         InputError: There is nothing to report, something is of another type, or the file cannot be written.
     """
-    path, shown = Path(path), tuple(exports)
+    path, shown = Path(path), _Shown(result, benchmark, tuple(exports), sensitivity, quantized)
     check_page()
-    _check(result, benchmark, shown)
+    _check(shown)
     directory = None if saved is None else describe(Path(saved))
     with staged(path, overwrite=overwrite) as file:
-        file.write_text(_render(result, benchmark, shown, directory, title), encoding="utf-8")
+        file.write_text(_render(shown, directory, title), encoding="utf-8")
     return path
 
 
-def check_page() -> None:
-    """Say at once what a page needs, before hours are spent on what it is to show.
-
-    Raises:
-        MissingExtraError: jinja2 is not installed.
-    """
-    if importlib.util.find_spec("jinja2") is None:
-        raise MissingExtraError("jinja2", "report")
-
-
-def _check(result: object, benchmark: object, exports: tuple[object, ...]) -> None:
-    wanted: list[tuple[str, object, type]] = [("result", result, Result), ("benchmark", benchmark, Benchmark)]
-    wanted += [(f"exports[{number}]", one, Export) for number, one in enumerate(exports)]
+def _check(shown: _Shown) -> None:
+    wanted: list[tuple[str, object, type]] = [
+        ("result", shown.result, Result),
+        ("benchmark", shown.benchmark, Benchmark),
+        ("sensitivity", shown.sensitivity, Sensitivity),
+        ("quantized", shown.quantized, Quantized),
+    ]
+    wanted += [(f"exports[{number}]", one, Export) for number, one in enumerate(shown.exports)]
     for name, value, kind in wanted:
         if value is not None and not isinstance(value, kind):
             fact = f"{name} is a {type(value).__name__}"
             raise InputError(fact, f"pass the {kind.__name__} that surgery handed back")
-    if result is None and benchmark is None and not exports:
-        raise InputError("there is nothing to report", "pass result=, benchmark= or exports=")
+    if all(value is None for _, value, _ in wanted):
+        raise InputError("there is nothing to report", "pass result=, benchmark=, exports=, sensitivity= or quantized=")
 
 
-def _render(
-    result: Result | None,
-    benchmark: Benchmark | None,
-    exports: tuple[Export, ...],
-    saved: Saved | None,
-    title: str | None,
-) -> str:
+def _render(shown: _Shown, saved: Saved | None, title: str | None) -> str:
     """The page as text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("surgery.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {function.__name__: function for function in figures.FILTERS}
-    script = environment.get_template("page.js").render()
+    templates = environment()
+    script = templates.get_template("page.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    result, benchmark, compensated = shown.result, shown.benchmark, shown.compensated
     places = () if benchmark is None else places_of(benchmark)
     forest = forest_of(places)
-    return environment.get_template("page.html").render(
-        title=title or _title(result, benchmark, exports),
+    return templates.get_template("page.html").render(
+        title=title or _title(shown),
         made=datetime.now(UTC),
         version=__version__,
         script=Markup(script),  # our own file, as it is
@@ -122,7 +129,13 @@ def _render(
         staying=None if result is None else staying_of(result),
         proof=None if result is None else result.proof,
         gauges=None if result is None or result.proof is None else gauges_of(result.proof),
-        exports=[(one, _beyond(one)) for one in exports],
+        compensated=compensated,
+        ladder=None if compensated is None else ladder_of(compensated),
+        sensitivity=shown.sensitivity,
+        curves=None if shown.sensitivity is None else curves_of(shown.sensitivity),
+        quantized=shown.quantized,
+        int8_ratio=None if shown.quantized is None else shown.quantized.ratio,
+        exports=[(one, _beyond(one)) for one in shown.exports],
         benchmark=benchmark,
         places=places,
         tables=() if benchmark is None else tables_of(benchmark),
@@ -131,17 +144,21 @@ def _render(
         machine=() if benchmark is None else facts.named(benchmark.machine),
         conditions=() if benchmark is None else facts.conditions(benchmark),
         versions=facts.versions(),
-        snippets=facts.snippets(slim=result is not None, saved=saved, exports=exports),
+        snippets=facts.snippets(slim=result is not None, saved=saved, exports=shown.exports),
     )
 
 
-def _title(result: Result | None, benchmark: Benchmark | None, exports: tuple[Export, ...]) -> str:
+def _title(shown: _Shown) -> str:
+    result, benchmark = shown.result, shown.benchmark
     if result is not None:
         return type(result.model).__name__ if result.kind == "class" else "The slim model"
     if benchmark is not None:
         models = dict.fromkeys(row.model for cell in benchmark.cells for row in cell.rows)
         return f"Latency of {', '.join(models)}"
-    return ", ".join(one.path.name for one in exports)
+    if shown.sensitivity is not None:
+        return f"Sensitivity of {shown.sensitivity.model}"
+    files = [one.path for one in (*shown.exports, shown.quantized) if one is not None]
+    return ", ".join(path.name for path in files)
 
 
 def _beyond(export: Export) -> tuple[tuple[str, Any], ...]:

@@ -33,6 +33,7 @@ class Widths:
 
         The loss of a group is -log of the share of its importance that stays, times its weight. Where little goes, that
         is the share that goes; a group of which nearly nothing is left costs more than many that each give up a little.
+        Of comparable scores it is the sum of those that go, as they are.
 
         Args:
             ranking: What can be picked, and what it is worth within its group.
@@ -44,7 +45,7 @@ class Widths:
         group, share = np.append(groups, steps.group), np.append(np.zeros(groups.size), steps.share)
         order = np.lexsort((share, group))
         group, share = group[order], share[order]
-        kept, left = np.zeros(group.size, np.int64), np.ones(group.size)
+        kept, loss = np.zeros(group.size, np.int64), np.zeros(group.size)
         for one in groups:
             inside = ranking.group == one
             by_share = np.argsort(ranking.share[inside], kind="stable")
@@ -53,8 +54,10 @@ class Widths:
             here = group == one
             until = np.searchsorted(ranking.share[inside][by_share], share[here] + CLOSE, side="right")
             kept[here] = ranking.sizes[one] - channels[until]
-            left[here] = 1 - gone[until] / max(ranking.total[one], gone[-1], np.finfo(float).tiny)
-        return Widths(group, share, kept, -np.log(np.maximum(left, NOTHING_LEFT)) * weight[group])
+            left = 1 - gone[until] / max(ranking.total[one], gone[-1], np.finfo(float).tiny)
+            worth = -np.log(np.maximum(left, NOTHING_LEFT)) * weight[one]
+            loss[here] = gone[until] if ranking.comparable else worth
+        return Widths(group, share, kept, loss)
 
     def shares(self, picked: Ids, n_groups: int) -> Floats:
         """The share of every group that is gone at these widths, one of each group, `[n_groups]`."""

@@ -55,7 +55,7 @@ def test_bench_writes_a_page(surgery: CommandLine) -> None:
     written = page(surgery)
     assert written.sections == ["latency", "machine"]
     timed = Benchmark.from_json((surgery.place / "times.json").read_bytes()).cells[0].rows[0]
-    assert [cells[6] for cells in written.rows("Latencies, as a table")[2:]] == [str(len(timed.latency_ms))] * 2
+    assert [cells[6] for cells in written.rows("Latencies, as a table")[2:]] == [f"{len(timed.latency_ms):,}"] * 2
 
 
 @pytest.mark.parametrize("command", ["shrink", "bench"])

@@ -92,7 +92,7 @@ def test_inputs_by_name_and_by_place() -> None:
         ([torch.full((2, 3), float("inf"))], "holds infinity"),
         ([torch.full((2, 3), 1e300, dtype=torch.float64)], "holds infinity"),
         ([torch.zeros(2, 3, dtype=torch.uint8)], "input 'x' is uint8, the model takes float32"),
-        ([{"y": torch.zeros(2, 3)}], r"item 0 of the data has no tensor 'x' \(it has y\)"),
+        ([{"y": torch.zeros(2, 3)}], r"item 0 of the data has no 'x' \(it has y\)"),
         ([3.0], r"item 0 of the data \(float\) gives 0 tensors, the model takes 1"),
         (3.0, "the data is a float"),
         ("images/", "the data is a str"),

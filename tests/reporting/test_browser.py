@@ -9,6 +9,7 @@ import pytest
 
 from surgery.reporting import report
 from tests.reporting.browser import COMMAND, Browser, browsing
+from tests.reporting.measures import pruned, quantized, study
 from tests.reporting.pages import HOSTILE, benchmark, export, hostile_result, row, stranded_result
 
 pytestmark = pytest.mark.skipif(COMMAND is None, reason="no Chromium here (on Debian: apt install chromium)")
@@ -58,12 +59,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     hostile = benchmark((row(HOSTILE, 2.0), row("b", 1.0)))
     return {
         "whole": report(place / "whole.html", result=stranded_result(), benchmark=timed, exports=[export()]),
+        "measured": report(
+            place / "measured.html", result=pruned(), sensitivity=study(name=long), quantized=quantized()
+        ),
         "timed": report(place / "timed.html", benchmark=timed),
         "hostile": report(place / "hostile.html", result=hostile_result(), benchmark=hostile, title=HOSTILE),
     }
 
 
-@pytest.mark.parametrize("name", ["whole", "timed", "hostile"])
+@pytest.mark.parametrize("name", ["whole", "measured", "timed", "hostile"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize(("width", "phone"), [(1280, False), (390, True)], ids=["desk", "phone"])
 def test_it_opens_without_a_complaint(

@@ -90,10 +90,24 @@ def squares_by_(criterion: Any, model: nn.Module, batches: Iterator[Batch], loss
 
 
 def loss_of(output: Any, batch: Batch, loss: Loss | None) -> Tensor:
+    """The loss of one batch, to be differentiated.
+
+    Raises:
+        InputError: As `scalar_loss`, or it is no finite number that rests on the weights.
+    """
+    value = scalar_loss(output, batch, loss)
+    if not bool(torch.isfinite(value)):
+        raise InputError(f"the loss is {float(value.detach())} on {batch.where}", "look at that item, and at the loss")
+    if not value.requires_grad:
+        raise InputError("the loss does not rest on the weights", "compute it from the output, without detach()")
+    return value
+
+
+def scalar_loss(output: Any, batch: Batch, loss: Loss | None) -> Tensor:
     """The loss of one batch: what the user's function says, or what the model's own output calls its loss.
 
     Raises:
-        InputError: There is none, the function fails, or it gives no finite number that rests on the weights.
+        InputError: There is none, or the function fails.
     """
     if loss is None:
         value = _own(output)
@@ -110,12 +124,12 @@ def loss_of(output: Any, batch: Batch, loss: Loss | None) -> Tensor:
             raise InputError(fact, way_out) from error
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise InputError(f"the loss is a {type(value).__name__}", "return a tensor of one number")
-    value = value.mean()
-    if not bool(torch.isfinite(value)):
-        raise InputError(f"the loss is {float(value.detach())} on {batch.where}", "look at that item, and at the loss")
-    if not value.requires_grad:
-        raise InputError("the loss does not rest on the weights", "compute it from the output, without detach()")
-    return value
+    return value.mean()
+
+
+def has_own_loss(output: Any) -> bool:
+    """Whether the model hands out a loss beside its other outputs."""
+    return not isinstance(output, Tensor) and _own(output) is not None
 
 
 def _own(output: Any) -> Any:

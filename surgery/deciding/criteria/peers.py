@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from surgery.deciding.criteria.groups import Scored, groups_of
 from surgery.deciding.pick import Floats
 from surgery.deciding.study import Study
 from surgery.errors import InputError, first_line
+from surgery.iterating import length_of
 from surgery.progress import track
 
 PEERS = {
@@ -58,11 +59,7 @@ class Feed:
         """
         if self.data is None:
             raise InputError(f"importance {name!r} looks at data, and none was given", WANTED)
-        try:
-            known = None if isinstance(self.data, Tensor | Mapping) else len(self.data)
-        except TypeError:  # a generator, a loader of a stream
-            known = None
-        return track(batches(self.data, study.model, study.inputs), f"importance {name}", known)
+        return track(batches(self.data, study.model, study.inputs), f"importance {name}", length_of(self.data))
 
 
 NOTHING = Feed()
