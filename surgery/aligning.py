@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from surgery.choosing import exact_plan
 from surgery.deciding.build import sides_of
-from surgery.deciding.cuts import Zeros
 from surgery.deciding.dead import Decision, decide
 from surgery.deciding.importance import importance_scores
+from surgery.deciding.parts import Zeros
 from surgery.deciding.pick import Floats, lowest
 from surgery.deciding.stranded import Masks, masks_of
 from surgery.deciding.study import Study

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from surgery.coupling import STRUCTURAL
 from surgery.deciding.build import build
-from surgery.deciding.cuts import GroupCut
 from surgery.deciding.dead import decide
+from surgery.deciding.parts import GroupCut
 from surgery.deciding.stranded import axes_by_group
 from surgery.deciding.study import Study
 from surgery.gains import Gain, Gains, gains

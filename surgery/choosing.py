@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from surgery.budgets import Amount, Budget, within
+from surgery.cutting.depth import Shortened
 from surgery.cutting.fallback import operate_anyhow
 from surgery.cutting.operate import Operation
 from surgery.deciding.build import zeros_of
@@ -22,6 +23,7 @@ from surgery.deciding.pick import Floats, Ranking
 from surgery.deciding.steps import Limits, Steps, protected
 from surgery.deciding.study import Study
 from surgery.deciding.widths import ANY, Widths
+from surgery.depth import check_depth, less_deep
 from surgery.errors import InputError
 from surgery.inputs import Example, Inputs
 from surgery.layout import Bools
@@ -55,13 +57,15 @@ def choose(
     min_keep: float = 1,
     protect: Sequence[str] = (),
     keep_class: bool = False,
+    depth: float | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> Plan:
     """Choose the least important channels, such that they can be cut exactly once they are zeroed.
 
     Nothing is changed: `plan.mask(model)` zeroes them, `plan.apply(model)` cuts them. At most one of `keep_ratio`,
-    `params`, `macs`, `size_bytes` and `latency` says how much is to stay; without any, half of each group does.
+    `params`, `macs`, `size_bytes` and `latency` says how much is to stay; without any, half of each group does (with
+    `depth`, all of what is left).
 
     A budget is a maximum: the slim model is measured, with all that stays for other reasons, and has no more of it, but
     as little less as the widths allow. It is a share of the dense model in (0, 1], or an absolute number above 1, or
@@ -111,6 +115,10 @@ def choose(
         min_keep: At least so many channels of each group stay, or (a float) such a share of them.
         protect: Names of modules and tensors whose shapes stay, `*` for any text: `["head", "layer1.*.conv1"]`.
         keep_class: Choose only what the model's code, as it is, can do without (see `shrink`).
+        depth: So many whole blocks of a residual net go first (a float: such a share of them): those without which the
+            outputs over `data` change least, or, without data, whose last weights are smallest. What else is chosen, is
+            chosen of what is left. A block adds to a value what it computes of it, `x + f(x)`; one whose shortcut has
+            weights of its own stays. `shrink(plan.mask(model), ..., depth=True)` is exact.
         seed: Of what is drawn at random.
         checkpoint: For a model on the meta device, a `.safetensors` file or a directory of them, from which weights are
             read one tensor at a time, so that no more memory is needed than for the largest. Only for an importance by
@@ -119,7 +127,7 @@ def choose(
     Raises:
         InputError: More than one budget, or one that cannot be reached; a number out of its range; an unknown
             importance, or scores of the wrong shape; names to protect that nothing has; data that is empty, or that the
-            model fails on; a loss that fails or is no finite number.
+            model fails on; a loss that fails or is no finite number; fewer blocks than `depth` asks for.
         CaptureError: The model refused the inputs or cannot be captured.
     """
     budget = _budget(keep_ratio, {"params": params, "macs": macs, "size_bytes": size_bytes, "latency": latency})
@@ -132,18 +140,26 @@ def choose(
     else:
         check_streamable(model, importance, data, uniform=uniform)
     check_importance(importance, data)
+    if depth is not None:
+        check_depth(depth)
     place = None if latency is None else Place.of(model, runtime, threads)
     study = _study(model, Inputs.of(example_inputs, example_kwargs), checkpoint)
+    feed = Feed(list(data) if isinstance(data, Iterator) else data, loss, seed)  # blocks and channels look at it
+    short = Shortened.of(study) if depth is None else less_deep(study, depth, feed, protect)
+    study = short.study
+    if depth is not None and (budget is None or _fits(budget, short)):
+        nothing = np.zeros(study.coupling.n_channels, bool)
+        return short.told(exact_plan(study, nothing, keep_class=keep_class)[0])
     held = protected(study.model, study.coupling, protect)
-    scores = importance_scores(scored(study), importance, Feed(data, loss, seed))
+    scores = importance_scores(scored(study), importance, feed)
     ranking = Ranking.of(study.coupling, scores, held, comparable=is_comparable(importance))
-    chooser = _Chooser(study, ranking, limits[0], uniform, keep_class)
+    chooser = _Chooser(short, ranking, limits[0], uniform, keep_class)
     if place is not None and isinstance(budget, Budget):
         return chooser.aimed(budget, place, limits, global_=global_)
     if isinstance(budget, Budget):
-        return chooser.within(budget, global_=bool(global_))
+        return short.told(chooser.within(budget, global_=bool(global_)))
     with stage("choosing"):
-        return chooser.keeping(0.5 if budget is None else budget, global_=bool(global_)).cuts
+        return short.told(chooser.keeping(0.5 if budget is None else budget, global_=bool(global_)).cuts)
 
 
 KIND_TO_KERNELS = 8
@@ -157,6 +173,16 @@ def _study(model: nn.Module, inputs: Inputs, checkpoint: str | os.PathLike[str] 
     check_finite(model)
     with stage("analysing"):
         return Study.of(bake(model), inputs)
+
+
+def _fits(budget: Budget | float, short: Shortened) -> bool:
+    """Whether what is left without some blocks is little enough; of a latency only a clock can tell."""
+    if not isinstance(budget, Budget):
+        return budget == 1
+    if budget.name == "latency":
+        return False
+    dense, left = (budget.measure(study.model, study.inputs) for study in (short.before, short.study))
+    return left <= budget.limit(dense)
 
 
 def _budget(keep_ratio: float | None, amounts: Mapping[str, Amount | None]) -> Budget | float | None:
@@ -177,11 +203,16 @@ def _budget(keep_ratio: float | None, amounts: Mapping[str, Amount | None]) -> B
 class _Chooser:
     """From the shares of groups that are to go to plans that can be carried out."""
 
-    study: Study
+    short: Shortened
     ranking: Ranking
     limits: Limits
     uniform: bool
     keep_class: bool
+
+    @property
+    def study(self) -> Study:
+        """Of the model without the blocks that go whole."""
+        return self.short.study
 
     def keeping(self, keep_ratio: float, *, global_: bool) -> Operation[Plan]:
         """The operation that keeps such a share of the channels."""
@@ -194,7 +225,7 @@ class _Chooser:
 
     def within(self, budget: Budget, *, global_: bool) -> Plan:
         """The plan of the most that leaves no more than a budget."""
-        model, inputs = self.study.model, self.study.inputs
+        model, inputs = self.short.before.model, self.study.inputs
         steps = Steps.of(self.ranking, self.limits, global_=global_, together=self.uniform)
 
         def attempt(shares: Floats) -> tuple[Plan, int]:
@@ -210,16 +241,16 @@ class _Chooser:
             if self.uniform or global_ is not None:
                 order = Steps.of(self.ranking, allowed, global_=bool(global_), together=self.uniform)
             attempt = replace(self, limits=allowed).operation
-            aiming = Aiming(self.study, self.ranking, allowed, budget, place, attempt, order)
+            aiming = Aiming(self.short.before, self.study, self.ranking, allowed, budget, place, attempt, order)
             try:
                 done, aim = aiming.aimed()
             except UnreachableError:
                 if number == len(limits):
                     raise
                 continue
-            if aim.reached or number == len(limits):
+            if aim.reached or (aim.off < 0 and not aim.tried) or number == len(limits):
                 break
-        return replace(done.cuts, aim=aim)
+        return replace(self.short.told(done.cuts), aim=aim)
 
     def operation(self, shares: Floats) -> Operation[Plan]:
         """The operation by which such shares of the groups go, as far as they can."""
@@ -229,7 +260,7 @@ class _Chooser:
             return exact_operation(study, chosen, widths=asked, keep_class=self.keep_class)[0]
 
         if self.uniform:
-            widths = uniform_widths(study.model, study.inputs, 1, attempt)
+            widths = uniform_widths(study.model, study.inputs, 1, attempt, plain_too=not self.short.bypasses)
         done, carriers = exact_operation(study, chosen, widths=widths, keep_class=self.keep_class)
         if self.limits.round_to == 1:
             return done

@@ -17,8 +17,9 @@ from surgery.cutting.cut import cut_
 from surgery.cutting.repair import find_edits
 from surgery.cutting.twins import meta_copy
 from surgery.deciding.build import build
-from surgery.deciding.cuts import Cuts, GroupCut
+from surgery.deciding.cuts import Cuts
 from surgery.deciding.dead import decide
+from surgery.deciding.parts import GroupCut
 from surgery.deciding.stranded import axes_by_group
 from surgery.deciding.study import Study
 from surgery.errors import InputError

@@ -11,9 +11,11 @@ from torch import nn
 
 from surgery.analysis.graph_modules import rebound
 from surgery.analysis.graph_specs import graph_again
+from surgery.cutting.bypassing import shorten_
 from surgery.cutting.cut import cut_
 from surgery.cutting.twins import float64_copy
-from surgery.deciding.cuts import Cuts, checksum
+from surgery.deciding.checksums import checksum
+from surgery.deciding.cuts import Cuts
 from surgery.errors import CheckError, PlanError
 from surgery.inputs import Example, Inputs
 from surgery.masks import bake, bake_
@@ -57,8 +59,9 @@ class Plan(Cuts):
         return cut_(self.as_cut(self.mask_(model)), self)
 
     def as_cut(self, model: nn.Module) -> nn.Module:
-        """The model itself, or its captured graph, where that is what the plan is for."""
-        return model if self.graph is None else graph_again(model, self.graph)
+        """The model itself without the modules that go as a whole, or its captured graph, where that is cut."""
+        left = shorten_(model, self.bypasses, self.renumbered)
+        return left if self.graph is None else graph_again(left, self.graph)
 
     def _apply(
         self, masked: nn.Module, example_inputs: Example | None, example_kwargs: Mapping[str, Any] | None
@@ -71,7 +74,8 @@ class Plan(Cuts):
         inputs = Inputs.of(example_inputs, example_kwargs)
         whole, wide = self.as_cut(bake(masked)), float64_copy(masked)
         # the example that a graph is captured with again has the model's own precision
-        whole64 = bake(wide) if self.graph is None else rebound(whole, bake(wide)).double()
+        left64 = shorten_(bake(wide), self.bypasses, self.renumbered)
+        whole64 = left64 if self.graph is None else rebound(whole, left64).double()
         slim, slim64 = cut_(whole, self), cut_(whole64, self)
         proof = prove(masked, slim, inputs, masked64=wide, slim64=slim64)
         if not proof.passed:

@@ -85,7 +85,7 @@ def prune(
         model, plan, example_inputs, example_kwargs, data=data, evaluate=evaluate, rungs=rungs, samples=samples
     )
     widths = {name: choosing[name] for name in ("round_to", "uniform", "keep_class") if choosing.get(name) is not None}
-    result = shrink(compensated.model, example_inputs, example_kwargs, prove=prove, **widths)
+    result = shrink(compensated.model, example_inputs, example_kwargs, prove=prove, depth=bool(plan.bypasses), **widths)
     if plan.aim is not None:
         aim = measured_again(plan.aim, model, result.model, Inputs.of(example_inputs, example_kwargs))
         result = replace(result, plan=replace(result.plan, aim=aim))

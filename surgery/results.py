@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from surgery.deciding.cuts import Rewrite
+from surgery.deciding.parts import Rewrite
 from surgery.inputs import Inputs
 from surgery.plans import Plan
 from surgery.proof.prove import Proof
@@ -54,6 +54,7 @@ class Result:
         lines = [
             f"parameters {_change(self.params_before, self.params_after)}",
             f"macs       {_change(self.macs_before, self.macs_after)}",
+            *self._bypassed(),
             *self._graph(),
             *self._code(),
             *self._groups(),
@@ -63,6 +64,11 @@ class Result:
             str(self.proof) if self.proof is not None else "not proven (prove=False)",
         ]
         return "\n".join(lines)
+
+    def _bypassed(self) -> list[str]:
+        count = len(self.plan.bypasses)
+        modules = "one module went" if count == 1 else f"{count} modules went"
+        return [f"{modules} as a whole: {self.plan.named_bypasses()}"] if count else []
 
     def _graph(self) -> list[str]:
         if self.plan.graph is None:
@@ -84,8 +90,10 @@ class Result:
     def _groups(self) -> list[str]:
         cut = [group for group in self.plan.groups if group.removed]
         if not cut:
+            if self.plan.bypasses:
+                return ["of what is left, no channel is dead"]
             return ["nothing was removed: no channel is dead", *self._alive()]
-        lines = [str(self.plan).splitlines()[0].removeprefix("plan: ")]
+        lines = [str(self.plan).splitlines()[bool(self.plan.bypasses)].removeprefix("plan: ").strip()]
         lines += [f"  {g.name}: {g.channels} -> {g.channels - g.removed}" for g in cut[:GROUPS_SHOWN]]
         lines += [f"  ... and {len(cut) - GROUPS_SHOWN} more groups"] if len(cut) > GROUPS_SHOWN else []
         folds, carriers = len(self.plan.folds), len(self.plan.carries)

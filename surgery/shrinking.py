@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from surgery.cutting.cut import cut_
+from surgery.cutting.depth import Shortened, shortened
+from surgery.cutting.depth import idle as idle_modules
 from surgery.cutting.fallback import operate_anyhow
 from surgery.cutting.operate import Kept, Operation
-from surgery.cutting.twins import float64_copy
+from surgery.cutting.twins import float64_copy, sharing_copy
 from surgery.deciding.study import Study
 from surgery.deciding.widths import Widths
 from surgery.errors import CheckError, InputError
@@ -53,6 +55,7 @@ def shrink(
     inplace: bool = False,
     prove: bool = True,
     keep_class: bool = False,
+    depth: bool = False,
 ) -> Result:
     """Remove every channel that is dead, fold what constants still add, and prove that the function is the same.
 
@@ -88,20 +91,28 @@ def shrink(
         masked, notes = _masked(model, keep_masks, tolerance, flush_subnormals, inplace, inputs)
     with stage("analysing"):
         study = Study.of(masked, inputs)
+    with stage("looking for modules that do nothing"):
+        short = shortened(study) if depth else Shortened.of(study)
+        notes += [f"{path} does nothing, but stays: {why}" for path, why in short.refused] if depth else _idle(study)
+    study = short.study
     widths = Widths(round_to)
     if uniform:
         with stage("looking for uniform widths"):
             widths = uniform_widths(
-                masked, inputs, round_to, lambda asked: operate_anyhow(study, Plan, widths=asked, keep_class=keep_class)
+                study.model,
+                inputs,
+                round_to,
+                lambda asked: operate_anyhow(study, Plan, widths=asked, keep_class=keep_class),
+                plain_too=not short.bypasses,
             )
-    result = carried_out(study, prove=prove, widths=widths, notes=notes, inplace=inplace, keep_class=keep_class)
+    result = carried_out(short, prove=prove, widths=widths, notes=notes, inplace=inplace, keep_class=keep_class)
     if not inplace:
         carry_hooks_(model, result.model)
     return result
 
 
 def carried_out(
-    study: Study,
+    short: Shortened,
     *,
     prove: bool,
     widths: Widths,
@@ -113,8 +124,9 @@ def carried_out(
 ) -> Result:
     """Cut what is dead in a study's model and prove it; offending groups are put back and named.
 
-    The study's model itself is cut only at the end, and only with `inplace`.
+    The model itself is cut only at the end, and only with `inplace`.
     """
+    study, whole = short.study, short.before.model
     kept: Kept = []
     said = list(notes)
     while True:
@@ -125,7 +137,12 @@ def carried_out(
         proof = None
         if prove:
             with stage("proving"):
-                proof = _proof(study, done)
+                proof = _proof(short, done)
+            if not proof.passed and short.bypasses and not _proof(short, Operation.nothing(study, Plan)).passed:
+                said.append(f"{len(short.bypasses)} modules that seemed to do nothing were put back: {proof.failure}")
+                short = Shortened.of(short.before)
+                study = short.study
+                continue
             if not proof.passed:
                 if done.cuts.empty:
                     raise CheckError(
@@ -137,17 +154,17 @@ def carried_out(
                     keep_class = True
                     continue
                 with stage("finding the group that disagrees"):
-                    name = _put_back(study, done, kept, widths, allowed, keep_class)
+                    name = _put_back(short, done, kept, widths, allowed, keep_class)
                 said.append(f"{name} was put back: without it the proof passes, with it {proof.failure}")
                 continue
-        before = cost(study.model, study.inputs)
+        before = cost(whole, study.inputs)
         with stage("hashing"):
-            hashed = sha256_of(study.model)
-        slim = _cut_in_place(study, done) if inplace else done.slim
+            hashed = sha256_of(whole)
+        slim = _cut_in_place(short, done) if inplace else done.slim
         after = cost(slim, study.inputs)
         return Result(
             model=slim,
-            plan=done.cuts,
+            plan=short.told(done.cuts),
             proof=proof,
             params_before=before.params,
             params_after=after.params,
@@ -155,14 +172,24 @@ def carried_out(
             macs_after=after.macs,
             notes=tuple(said),
             inputs=study.inputs,
-            configured=Configured.of(study.model),
+            configured=Configured.of(whole),
             source_sha256=hashed,
         )
 
 
-def _cut_in_place(study: Study, done: Operation[Plan]) -> nn.Module:
-    study.forget()
-    return done.model if done.cuts.empty else cut_(done.cuts.mask_(done.model), done.cuts)
+def _cut_in_place(short: Shortened, done: Operation[Plan]) -> nn.Module:
+    short.study.forget()
+    # what is cut is the graph, or the user's own model
+    model = done.model if done.cuts.graph is not None else short.shorten_(short.before.model)
+    return model if done.cuts.empty else cut_(done.cuts.mask_(model), done.cuts)
+
+
+def _idle(study: Study) -> list[str]:
+    """What is said of modules that do nothing, where nobody asked for them to go."""
+    paths = idle_modules(study).paths
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    said = f"nothing would be missed of {', '.join(paths[:3])}{more}: depth=True (--depth) removes such modules whole"
+    return [said] if paths else []
 
 
 def _check_options(tolerance: float, round_to: int) -> None:
@@ -220,19 +247,20 @@ def _flattened(masked: nn.Module, tolerance: float, inputs: Inputs) -> str:
     )
 
 
-def _proof(study: Study, done: Operation[Plan]) -> Proof:
-    masked = study.model
+def _proof(short: Shortened, done: Operation[Plan]) -> Proof:
+    study, masked = short.study, short.before.model
     if size_bytes(masked) * 8 // max(torch.finfo(study.dtype).bits // 8, 1) > FLOAT64_LIMIT_BYTES:
         return compare(masked, done.slim, study.inputs)
     wide = float64_copy(masked)
-    return compare(masked, done.slim, study.inputs, masked64=wide, slim64=done.of(wide))
+    left = short.shorten_(sharing_copy(wide)) if short.bypasses else wide
+    return compare(masked, done.slim, study.inputs, masked64=wide, slim64=done.of(left))
 
 
 def _put_back(
-    study: Study, done: Operation[Plan], kept: Kept, widths: Widths, allowed: Bools | None, keep_class: bool
+    short: Shortened, done: Operation[Plan], kept: Kept, widths: Widths, allowed: Bools | None, keep_class: bool
 ) -> str:
     """Find by bisection a group without which fewer errors are left; keep its channels, and name it."""
-    coupling = study.coupling
+    study, coupling = short.study, short.study.coupling
     gone = np.flatnonzero(~done.alive & ~coupling.virtual)
     suspects = np.unique(coupling.group_of[gone])
 
@@ -240,7 +268,7 @@ def _put_back(
         may = np.isin(coupling.group_of, cut) & ~done.alive
         both = may if allowed is None else may & allowed
         trial = operate_anyhow(study, Plan, allowed=both, widths=widths, kept=kept, keep_class=keep_class)
-        return _proof(study, trial).passed
+        return _proof(short, trial).passed
 
     low, high = 0, suspects.size  # suspects[:low] passes, suspects[:high] fails
     while high - low > 1:

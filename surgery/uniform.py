@@ -21,7 +21,12 @@ EXACT, ROUNDING = 1e-9, 1e-6
 
 
 def uniform_widths(
-    model: nn.Module, inputs: Inputs, round_to: int, attempt: Callable[[Widths], Operation[Plan]]
+    model: nn.Module,
+    inputs: Inputs,
+    round_to: int,
+    attempt: Callable[[Widths], Operation[Plan]],
+    *,
+    plain_too: bool = True,
 ) -> Widths:
     """What to ask of the widths, so that they come out alike.
 
@@ -34,8 +39,9 @@ def uniform_widths(
         inputs: What it is compared on.
         round_to: Widths are multiples of this.
         attempt: The operation with some widths.
+        plain_too: Whether a config has to say them: none says that some layers are missing.
     """
-    configured = Configured.of(model)
+    configured = Configured.of(model) if plain_too else None
     if configured is None:
         return Widths(round_to, same_part)
     configured = configured.spoken()

@@ -40,6 +40,7 @@ FLOORS = (
         "budgets",
         "checkpoints",
         "compensating",
+        "depth",
         "exporting",
         "judging",
         "latency",

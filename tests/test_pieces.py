@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from surgery.cutting.cut import gathered
-from surgery.deciding.cuts import AxisCut
+from surgery.deciding.parts import AxisCut
 from surgery.known import Pattern
 from surgery.masks import check_finite, count_subnormals
 from surgery.pieces import AT_ONCE, pieces

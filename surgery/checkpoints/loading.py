@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
-from surgery.analysis.graph_specs import graph_again
 from surgery.checkpoints.anatomy import check_anatomy
 from surgery.checkpoints.beside import SOURCE
 from surgery.checkpoints.directories import sha256
@@ -180,9 +179,7 @@ def _replayed(skeleton: nn.Module, saved: Saved) -> nn.Module:
     if saved.plan.empty:
         return skeleton
     try:
-        if saved.plan.graph is not None:
-            skeleton = graph_again(skeleton, saved.plan.graph)
-        return cut_(saved.plan.mask_(skeleton), saved.plan)
+        return cut_(saved.plan.as_cut(saved.plan.mask_(skeleton)), saved.plan)
     except InputError as error:
         raise InputError(f"{saved.directory} does not fit the model: {error.fact}", SAME_MODEL) from error
     except Exception as error:  # a plan from outside may be wrong in any way

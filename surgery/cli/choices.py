@@ -72,6 +72,14 @@ Protect = Annotated[
 MinKeep = Annotated[
     str, typer.Option(metavar="N", help="At least so many channels of each group stay, or (0.1) such a share.")
 ]
+Depth = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="So many whole blocks of a residual net go first, or (0.25) such a share of them: those without which the "
+        "outputs over --data change least, or, without, whose last weights are smallest.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of what is drawn at random.")]
 
 
@@ -93,12 +101,13 @@ def settings_of(
     round_to: int | None,
     uniform: bool,
     keep_class: bool,
+    depth: str | None,
     seed: int,
 ) -> dict[str, Any]:
     """The words of the command line as `surgery.choose` takes them, but for the data.
 
     Raises:
-        InputError: A function cannot be found, `--min-keep` is no number, or a file holds no sensitivity.
+        InputError: A function cannot be found, `--min-keep` or `--depth` is no number, or a file holds no sensitivity.
     """
     from surgery.sources import function_from
 
@@ -114,10 +123,11 @@ def settings_of(
         "loss": None if loss is None else function_from(loss),
         "global_": global_,
         "protect": protect or (),
-        "min_keep": _number(min_keep),
+        "min_keep": _number("--min-keep", min_keep, "a whole number of channels"),
         "round_to": round_to,
         "uniform": uniform,
         "keep_class": keep_class,
+        "depth": None if depth is None else _number("--depth", depth, "a whole number of blocks"),
         "seed": seed,
     }
 
@@ -143,11 +153,9 @@ def _measured(path: Path, importance: str) -> Any:
     return Saved.read(path)
 
 
-def _number(text: str) -> int | float:
+def _number(option: str, text: str, count: str) -> int | float:
     """A count where it is written as one, else a share."""
     try:
         return int(text) if text.strip().isdigit() else float(text)
     except ValueError as error:
-        raise InputError(
-            f"--min-keep is {text!r}", "give a whole number of channels, or a share such as 0.1"
-        ) from error
+        raise InputError(f"{option} is {text!r}", f"give {count}, or a share such as 0.1") from error

@@ -8,6 +8,7 @@ import typer
 
 from surgery.cli.choices import (
     DEFAULT,
+    Depth,
     Global,
     Importance,
     KeepRatio,
@@ -78,6 +79,7 @@ def choose(
     round_to: Rounding = None,
     uniform: Uniform = False,
     keep_class: KeepClass = False,
+    depth: Depth = None,
     seed: Seed = 0,
     output: PlanOutput = None,
     overwrite: Overwrite = False,
@@ -115,6 +117,7 @@ def choose(
         round_to=round_to,
         uniform=uniform,
         keep_class=keep_class,
+        depth=depth,
         seed=seed,
     )
     batches = None if data is None else data_from(data)
@@ -126,6 +129,7 @@ def choose(
         "model": model,
         "output": None if output is None else str(output),
         "removed_channels": plan.removed_channels,
+        "removed_modules": [bypass.module for bypass in plan.bypasses],
         "groups": plan.groups,
         "aim": plan.aim,
         "plan": plan if output is None else None,

@@ -8,6 +8,7 @@ import typer
 
 from surgery.cli.choices import (
     DEFAULT,
+    Depth,
     Global,
     Importance,
     KeepRatio,
@@ -90,6 +91,7 @@ def prune(
     round_to: Rounding = None,
     uniform: Uniform = False,
     keep_class: KeepClass = False,
+    depth: Depth = None,
     no_prove: NoProve = False,
     output: SlimOutput = None,
     export: Export = None,
@@ -126,6 +128,7 @@ def prune(
         round_to=round_to,
         uniform=uniform,
         keep_class=keep_class,
+        depth=depth,
         seed=seed,
     )
     loaded = opened(model, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, factory=factory)

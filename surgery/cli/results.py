@@ -103,6 +103,7 @@ def plain(result: Result) -> dict[str, Any]:
         "macs_before": result.macs_before,
         "macs_after": result.macs_after,
         "removed_channels": plan.removed_channels,
+        "removed_modules": [bypass.module for bypass in plan.bypasses],
         "groups": plan.groups,
         "folds": len(plan.folds),
         "carriers": len(plan.carries),

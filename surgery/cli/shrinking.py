@@ -48,6 +48,9 @@ def shrink(
     round_to: RoundTo = 1,
     uniform: Uniform = False,
     keep_class: KeepClass = False,
+    depth: Annotated[
+        bool, typer.Option("--depth", help="Remove whole modules, too, where nothing would miss them.")
+    ] = False,
     no_prove: NoProve = False,
     output: SlimOutput = None,
     export: Export = None,
@@ -79,6 +82,7 @@ def shrink(
         uniform=uniform,
         prove=not no_prove,
         keep_class=keep_class,
+        depth=depth or (chosen is not None and bool(chosen.bypasses)),
     )
     told, kept = place.written(result, args, kwargs)
     return Outcome(told, {"command": "shrink", "model": model, **kept, **plain(result)})

@@ -16,7 +16,8 @@ from surgery.compensating.layers import layers_of, norms_of
 from surgery.compensating.repairs import Done, repair_layers_, repair_statistics_, some
 from surgery.compensating.result import TOLD, Compensated, Rung
 from surgery.cutting.twins import sharing_copy
-from surgery.deciding.cuts import AxisCut, checksum
+from surgery.deciding.checksums import checksum
+from surgery.deciding.parts import AxisCut
 from surgery.deciding.study import Study
 from surgery.errors import InputError
 from surgery.inputs import Example, Inputs

@@ -14,6 +14,7 @@ from surgery.calls import short_name
 from surgery.compensating.taps import ADDING, WEIGHT_OF
 from surgery.coupling import Orientation
 from surgery.deciding.build import sides_of
+from surgery.deciding.bypasses import goes_whole
 from surgery.deciding.cuts import Cuts
 from surgery.deciding.reads import Reading
 from surgery.deciding.study import Study
@@ -109,6 +110,8 @@ def layers_of(study: Study, plan: Cuts) -> tuple[list[list[Layer]], list[str]]:
     others: dict[str, None] = {}
     for reading in (reading for reading in study.readings[::-1] if reading.use.weight is not None):
         source = program.source(str(reading.use.weight))
+        if source is not None and goes_whole(plan.bypasses, source[0]):
+            continue
         if source is not None and not reading.use.lead and short_name(_op(program, reading)) in WEIGHT_OF:
             readings.setdefault(source[0], []).append(reading)
         elif not alive[reading.channels].all():
@@ -188,7 +191,7 @@ def norms_of(study: Study, plan: Cuts) -> list[list[Norm]]:
         if short_name(node.target) != "batch_norm":
             continue
         mean, var = (program.parameters.get(getattr(arg, "name", "")) for arg in node.args[3:5])
-        if mean is None or var is None or program.tensors[mean].is_meta:
+        if mean is None or var is None or program.tensors[mean].is_meta or goes_whole(plan.bypasses, mean):
             continue
         axis = coupling.axes.get((mean, 0))
         stays = np.ones(program.tensors[mean].shape, bool) if axis is None else free[coupling.channel_of[axis.ids]]

@@ -12,7 +12,8 @@ from surgery.cutting.methods import rewrite_
 from surgery.cutting.modules import correct_numbers_
 from surgery.cutting.repair import set_
 from surgery.cutting.rewriting import is_literal, set_literal_
-from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold, Scale
+from surgery.deciding.cuts import Cuts
+from surgery.deciding.parts import AxisCut, Carry, Fold, Scale
 from surgery.errors import PlanError
 from surgery.pieces import AT_ONCE
 

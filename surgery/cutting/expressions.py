@@ -20,7 +20,7 @@ from surgery.calls import short_name
 from surgery.coupling import Coupling
 from surgery.cutting.methods import Place, UnreadableError, core, feasible, nested, place_of, source_of
 from surgery.cutting.sizes import KINDS, Op
-from surgery.deciding.cuts import Rewrite
+from surgery.deciding.parts import Rewrite
 from surgery.inputs import Inputs
 from surgery.layout import Bools, along
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from torch import nn
 
-from surgery.deciding.cuts import Rewrite
+from surgery.deciding.parts import Rewrite
 from surgery.errors import PlanError
 
 FUTURE = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)

@@ -20,8 +20,9 @@ from surgery.cutting.repair import eps_edits, find_edits, uneven
 from surgery.cutting.rewriting import literal_edits
 from surgery.cutting.twins import hollow_copy, sharing_copy
 from surgery.deciding.build import build
-from surgery.deciding.cuts import Cuts, Edit, Rewrite
+from surgery.deciding.cuts import Cuts
 from surgery.deciding.dead import decide, needs_fold
+from surgery.deciding.parts import Edit, Rewrite
 from surgery.deciding.rescaling import unscalable
 from surgery.deciding.study import Study
 from surgery.deciding.widths import ANY, Widths
@@ -50,6 +51,11 @@ class Operation(Generic[C]):
     alive: Bools
     forced: str = ""
     steps: Steps = field(default_factory=dict)
+
+    @staticmethod
+    def nothing(study: Study, kind: type[C]) -> Operation[C]:
+        """The operation that cuts nothing."""
+        return Operation(study.model, kind(axes=()), np.ones(study.coupling.n_channels, bool))
 
     def of(self, model: nn.Module) -> nn.Module:
         """The cuts carried out on a copy of another model of the same shapes (in float64, say)."""

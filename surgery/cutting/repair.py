@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from surgery.analysis.capture import Program
 from surgery.coupling import Coupling
-from surgery.deciding.cuts import Edit
+from surgery.deciding.parts import Edit
 from surgery.deciding.rescaling import narrowed
 from surgery.errors import PlanError
 from surgery.layout import Bools, Ids, Layout, Shape, covered, survivors

@@ -17,7 +17,7 @@ from surgery.analysis.graph_modules import GraphModel, corresponding
 from surgery.calls import short_name
 from surgery.coupling import Coupling
 from surgery.cutting.sizes import Op
-from surgery.deciding.cuts import Edit
+from surgery.deciding.parts import Edit
 from surgery.errors import PlanError
 from surgery.layout import Bools, survivors
 from surgery.registry import arguments

@@ -15,8 +15,10 @@ from surgery.analysis.capture import Program
 from surgery.analysis.constants import Constants
 from surgery.calls import short_name
 from surgery.coupling import Axis, Coupling
-from surgery.deciding.cuts import AxisCut, Carry, Cuts, Fold, Zeros, checksum
+from surgery.deciding.checksums import checksum
+from surgery.deciding.cuts import Cuts
 from surgery.deciding.dead import Carrier, Decision, needs_fold
+from surgery.deciding.parts import AxisCut, Carry, Fold, Zeros
 from surgery.deciding.reads import Reading
 from surgery.deciding.rescaling import MOVING, rescaled
 from surgery.deciding.stranded import group_cuts

@@ -20,148 +20,14 @@ from torch import Tensor, nn
 from surgery.analysis.graph_specs import GraphSpec
 from surgery.caches import forget_
 from surgery.deciding.aims import Aim
+from surgery.deciding.bypasses import Bypass, check_modules, goes_whole
+from surgery.deciding.parts import AxisCut, Carry, Edit, Fold, GroupCut, Rewrite, Scale, Zeros
 from surgery.errors import InputError, PlanError
 from surgery.masks import bake
 from surgery.tensors import named_tensors
 
 FORMAT_VERSION = 1
 MAX_POSITION = 2**62
-
-
-@dataclass(frozen=True)
-class AxisCut:
-    """What stays of one dim of one tensor.
-
-    Attributes:
-        name: The tensor's canonical name; `aliases` are all its names (tied tensors have several).
-        dim: The dim.
-        size: Its size before; for a grouped weight, `conv_groups` times the dim's size.
-        keep: Positions that stay, in order. For a grouped weight position `g * n + j` is column j of conv group g.
-        conv_groups: Above 1 for the dim of a grouped convolution's weight that is gathered group by group.
-        why: For every position the index of its reason in `Cuts.reasons`, -1 where it is removed; a single number
-            where all are alike.
-    """
-
-    name: str
-    dim: int
-    size: int
-    keep: tuple[int, ...]
-    conv_groups: int = 1
-    aliases: tuple[str, ...] = ()
-    why: tuple[int, ...] = ()
-
-    @property
-    def removed(self) -> int:
-        """How many positions go."""
-        return self.size - len(self.keep)
-
-
-@dataclass(frozen=True)
-class Fold:
-    """A bias takes up what removed constants still added: `bias += delta` (made where there was none)."""
-
-    bias: str
-    delta: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Carry:
-    """At a border, one column takes over others: `W[:, onto] += sum over i of W[:, take[i]] * ratio[i]`.
-
-    Positions count over conv groups: `g * n + j`.
-    """
-
-    weight: str
-    conv_groups: int
-    orientation: str
-    onto: int
-    take: tuple[int, ...]
-    ratio: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A tensor is multiplied: `w = (w + offset) * factor - offset`, at some positions of a dim or (None) at all.
-
-    It keeps what a norm or an attention computes where its width, which it divides by, is another now.
-    """
-
-    name: str
-    factor: float
-    offset: int = 0
-    dim: int = 0
-    positions: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Zeros:
-    """Positions along one dim of a tensor that masking sets to zero."""
-
-    name: str
-    dim: int
-    positions: tuple[int, ...]
-    conv_groups: int = 1
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A number in a module that the cut changes: `module.attribute` (or one entry of a tuple) from `old` to `new`."""
-
-    module: str
-    attribute: str
-    old: int | float | None
-    new: int | float
-    index: int | None = None
-
-
-@dataclass(frozen=True)
-class Rewrite:
-    """A number in the place of an expression in a method of one module.
-
-    Attributes:
-        module: The module's path.
-        functions: The method and, where a function that it calls holds the expression, the names down to that.
-        place: First line, column, last line and column of the expression; lines count from the function's first.
-        text: The expression.
-        old, new: What it is, and what it is to be.
-        index: Which entry, where the expression is of several sizes; None where it is the number.
-    """
-
-    module: str
-    functions: tuple[str, ...]
-    place: tuple[int, int, int, int]
-    text: str
-    old: int
-    new: int
-    index: int | None = None
-
-
-@dataclass(frozen=True)
-class GroupCut:
-    """One group of channels: how many there were, are removed, and are zeroed but stranded.
-
-    Attributes:
-        name: The tensor that hands the channels out first.
-        axes: Every `tensor:dim` that they live on.
-        channels: How many channels.
-        removed: How many go.
-        stranded: How many are zeroed in some producer and stay all the same.
-        blockers: Why those stay, each with its count.
-        keep_alive: By producer, how many of the alignable channels it keeps alive, the one with the most first.
-        alignable: How many of the stranded ones stay because another producer did not zero them: masks that agree
-            free them.
-        pinned: How many of the stranded ones are pinned: masks that agree do not free them.
-    """
-
-    name: str
-    axes: tuple[str, ...]
-    channels: int
-    removed: int
-    stranded: int = 0
-    blockers: tuple[tuple[str, int], ...] = ()
-    keep_alive: tuple[tuple[str, int], ...] = ()
-    alignable: int = 0
-    pinned: int = 0
 
 
 @dataclass(frozen=True)
@@ -180,6 +46,8 @@ class Cuts:
         checksums: Of every tensor that the constants rest on, after `mask`; empty where nothing was folded.
         unused: Tensors that the captured forward never reads; they are left as they are.
         aim: The latency that they were chosen for, and what was measured; None where none was asked for.
+        bypasses: Whole modules that go, before anything else; the cuts are of what is left.
+        renumbered: Places in a cache that are others without them.
         graph: What is cut is not the model itself but its captured graph; None where its own class lives on.
     """
 
@@ -197,6 +65,8 @@ class Cuts:
     unused: tuple[str, ...] = ()
     graph: GraphSpec | None = None
     aim: Aim | None = None
+    bypasses: tuple[Bypass, ...] = ()
+    renumbered: tuple[Edit, ...] = ()
     format_version: int = FORMAT_VERSION
 
     @property
@@ -216,7 +86,7 @@ class Cuts:
     @property
     def empty(self) -> bool:
         """Whether nothing goes."""
-        return all(axis.removed == 0 for axis in self.axes)
+        return not self.bypasses and all(axis.removed == 0 for axis in self.axes)
 
     def axis(self, parameter: str, dim: int = 0) -> AxisCut:
         """The cut of one dim of a tensor, by any of its names.
@@ -242,6 +112,9 @@ class Cuts:
         Raises:
             InputError: No such tensor, dim or position.
         """
+        for bypass in self.bypasses:
+            if goes_whole([bypass], parameter):
+                return f"{parameter} is removed with all of {bypass.module}: {bypass.why}"
         axis = self.axis(parameter, dim)
         if not 0 <= index < axis.size:
             raise InputError(
@@ -324,7 +197,8 @@ class Cuts:
         """A copy of the model, in its old shapes, in which everything that the plan removes is zero.
 
         The producers' weight slices are zeroed, as `torch.nn.utils.prune` does (biases and shifts stay), and columns
-        of consumers only where the channels would not be dead without. `shrink` of it is exact.
+        of consumers only where the channels would not be dead without. `shrink` of it is exact (with `depth=True` where
+        modules go as a whole).
         """
         return self.mask_(bake(model))
 
@@ -335,6 +209,7 @@ class Cuts:
             PlanError: The model lacks a tensor of the plan, or has it in another shape.
         """
         tensors = self.tensors_of(model)
+        check_modules(model, self.bypasses)
         with torch.no_grad():
             for zeros in self.zeros:
                 zero_(tensors[zeros.name], zeros)
@@ -362,11 +237,19 @@ class Cuts:
         cut = [g for g in self.groups if g.removed]
         total = sum(g.channels for g in self.groups)
         lines = [f"plan: {self.removed_channels} of {total} channels go, in {len(cut)} of {len(self.groups)} groups"]
+        if self.bypasses:
+            count = "one module goes" if len(self.bypasses) == 1 else f"{len(self.bypasses)} modules go"
+            lines[:1] = [f"plan: {count} as a whole: {self.named_bypasses()}", f"  {lines[0][6:]}"]
         lines += [f"  {g.name}: {g.channels} -> {g.channels - g.removed}" for g in cut[:20]]
         lines += [f"  ... and {len(cut) - 20} more groups"] if len(cut) > 20 else []
         lines += [f"  {len(self.folds)} folds, {len(self.carries)} carriers, {len(self.edits)} edited sizes"]
         lines += [f"  {self.aim}"] if self.aim is not None else []
         return "\n".join(lines)
+
+    def named_bypasses(self, most: int = 8) -> str:
+        """The modules that go as a whole, the first of them by name."""
+        paths = [bypass.module for bypass in self.bypasses]
+        return ", ".join(paths[:most]) + (f" and {len(paths) - most} more" if len(paths) > most else "")
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain data."""
@@ -383,20 +266,3 @@ def zero_(tensor: Tensor, zeros: Zeros) -> None:
     per_group = tensor.shape[zeros.dim]
     view = tensor.movedim(zeros.dim, 1).unflatten(0, (zeros.conv_groups, -1))  # (g, other, n, ...)
     view[positions // per_group, :, positions % per_group] = 0
-
-
-IN_CACHE = 1 << 16
-"""Elements that are summed at once, so that they stay in the processor's cache."""
-
-
-def checksum(tensor: Tensor) -> int:
-    """The sum of a tensor's bits: equal for equal weights, cheap enough to take of every tensor.
-
-    A mask that is multiplied in leaves -0 where a mask that is written leaves 0: they count as the same.
-    """
-    total = 0
-    for piece in tensor.detach().cpu().contiguous().view(-1).split(IN_CACHE):
-        raw = (piece + 0.0 if piece.is_floating_point() else piece).view(torch.uint8).numpy()
-        whole = raw.size // 8 * 8
-        total += int(raw[:whole].view(np.int64).sum()) + int(raw[whole:].sum())
-    return total

@@ -16,7 +16,7 @@ from torch import fx
 from surgery.analysis.capture import Program
 from surgery.calls import short_name
 from surgery.coupling import Coupling, NormUse, ScaledUse
-from surgery.deciding.cuts import Scale
+from surgery.deciding.parts import Scale
 from surgery.layout import Bools, Ids, Layout
 
 MAKING = ("aten.linear", "aten.addmm", "aten.conv", "aten.mm", "aten.matmul")

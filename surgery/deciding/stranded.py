@@ -10,8 +10,8 @@ import numpy as np
 
 from surgery.analysis.capture import Program
 from surgery.coupling import Axis, Coupling
-from surgery.deciding.cuts import GroupCut
 from surgery.deciding.dead import Decision
+from surgery.deciding.parts import GroupCut
 from surgery.deciding.reads import Reading
 from surgery.layout import Bools, Ids
 from surgery.pieces import empty

@@ -15,6 +15,7 @@ from surgery.analysis.constants import Constants, constants
 from surgery.analysis.couple import couple
 from surgery.analysis.graph_modules import with_origins
 from surgery.analysis.norms import norm_sites
+from surgery.analysis.unchanged import Unchanged
 from surgery.coupling import Coupling
 from surgery.deciding.case import Case
 from surgery.deciding.reads import Reading, arriving, readings
@@ -66,7 +67,7 @@ class Study:
 
     def forget(self) -> None:
         """Let go of everything that was found of the weights, so that they can be replaced and their memory freed."""
-        for name in ("known", "readings", "case"):
+        for name in ("known", "unchanged", "readings", "case"):
             vars(self).pop(name, None)
         self.memo.clear()
 
@@ -74,6 +75,11 @@ class Study:
     def known(self) -> Constants:
         """What does not vary, in float64."""
         return constants(self.program)
+
+    @cached_property
+    def unchanged(self) -> Unchanged:
+        """What is computed for nothing."""
+        return Unchanged.of(self.program, self.known)
 
     @cached_property
     def readings(self) -> list[Reading]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from surgery.deciding.cuts import AxisCut
+from surgery.deciding.parts import AxisCut
 from surgery.reporting.scales import Scale, linear
 from surgery.results import Result
 
@@ -167,4 +167,7 @@ def removal_of(result: Result) -> Removal:
         after = sum(now[name].numel() for name in own)
         kind = kinds.get(path, "")
         layers.append(Layer(path or kind or "the model", kind if path else "", tuple(shapes), before, after, cut))
+    for bypass in plan.bypasses:
+        before = sum(math.prod(shape) for name, shape in bypass.shapes.items() if name.startswith(f"{bypass.module}."))
+        layers.append(Layer(bypass.module, "went as a whole", (), before, 0, cut=True))
     return Removal(tuple(layers))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from surgery.deciding.cuts import GroupCut
+from surgery.deciding.parts import GroupCut
 from surgery.results import Result
 
 ROW, LANE, MARGIN, LETTER, COLUMN = 22, 16, 14, 7.3, 160

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from surgery.deciding.cuts import AxisCut, GroupCut
+from surgery.deciding.parts import AxisCut, GroupCut
 from surgery.plans import Plan
 from surgery.results import Result
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from surgery.analysis.standing import hollow
-from surgery.deciding.cuts import Zeros, zero_
+from surgery.deciding.cuts import zero_
 from surgery.deciding.importance import DATA_DRIVEN, IMPORTANCES
+from surgery.deciding.parts import Zeros
 from surgery.deciding.study import Study
 from surgery.errors import InputError
 from surgery.inputs import Inputs

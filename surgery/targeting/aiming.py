@@ -27,6 +27,7 @@ from surgery.targeting.knapsack import cheapest
 from surgery.targeting.loss import Widths
 from surgery.targeting.store import Reading
 from surgery.targeting.table import GRID, Measuring, kinds_of
+from surgery.tensors import named_tensors
 
 C = TypeVar("C", bound=Cuts)
 
@@ -71,7 +72,8 @@ class Aiming(Generic[C]):
     """The search for the plan that has a latency.
 
     Attributes:
-        study: Of the dense model.
+        dense: Of the dense model, which latencies are beside.
+        study: Of what is left of it without the blocks that go whole; the same where there are none.
         ranking: What can be picked, in what order.
         limits: What the widths have to be.
         budget: The latency that is asked for.
@@ -80,6 +82,7 @@ class Aiming(Generic[C]):
         order: None to lose least per millisecond, or the steps that are taken one after the other.
     """
 
+    dense: Study
     study: Study
     ranking: Ranking
     limits: Limits
@@ -95,10 +98,11 @@ class Aiming(Generic[C]):
             InputError: The latency cannot be reached, or the model cannot be timed there.
         """
         study, n_groups = self.study, self.ranking.sizes.size
-        clock = Clock.of(study.program, study.model, study.inputs, self.place)
+        clock = Clock.of(self.dense.program, self.dense.model, self.dense.inputs, self.place)
         widths = Widths.of(self.ranking, self.limits, readers_of(study))
-        measuring = Measuring(clock, lambda shares: self.attempt(shares).slim, widths, n_groups, str(self.limits))
-        ways = [part / GRID for part in (*COARSE, GRID)]
+        key = f"{self.limits} {tuple(named_tensors(study.model)) if self.shorter else ''}"
+        measuring = Measuring(clock, lambda shares: self.attempt(shares).slim, widths, n_groups, key)
+        ways = [part / GRID for part in ((0,) if self.shorter else ()) + (*COARSE, GRID)]
         found = measuring.readings([measuring.alike(way) for way in ways], "measuring how latency follows widths")
         curve = [(way, one) for way, one in zip(ways, found, strict=True) if one is not None]
         if found[-1] is None:
@@ -106,9 +110,10 @@ class Aiming(Generic[C]):
         narrowest, target = found[-1], self._target(found[-1])
         if self._off(narrowest) > WITHIN:
             raise self._unreachable(narrowest)
-        if target >= 1:
-            return self._dense(clock)
-        start = float(np.interp(-target, [-1.0, *(-one.share for _, one in curve)], [0.0, *(way for way, _ in curve)]))
+        curve = curve if self.shorter else [(0.0, WHOLE), *curve]
+        if target >= curve[0][1].share:
+            return self._whole(clock)
+        start = float(np.interp(-target, [-one.share for _, one in curve], [way for way, _ in curve]))
         slope = self._off(narrowest) - (1 / target - 1)  # where latency fell evenly on the way down
         if self.order is not None:
             return self._corrected(clock, along(self.order), start, slope)
@@ -122,6 +127,11 @@ class Aiming(Generic[C]):
             return widths.shares(cheapest(widths, table, latency), n_groups)
 
         return self._corrected(clock, family, (1 - target * (1 - SLACK)) / (1 - narrowest.share), slope)
+
+    @property
+    def shorter(self) -> bool:
+        """Whether whole blocks go before anything else."""
+        return self.study is not self.dense
 
     def _target(self, seen: Reading) -> float:
         """The latency asked for, as a share of the dense model's as it was seen."""
@@ -175,10 +185,11 @@ class Aiming(Generic[C]):
             )
         return "; ".join(found)
 
-    def _dense(self, clock: Clock) -> tuple[Operation[C], Aim]:
-        """Nothing goes: the dense model is fast enough."""
+    def _whole(self, clock: Clock) -> tuple[Operation[C], Aim]:
+        """No channel goes: the model is fast enough with all of them."""
         one = self._tried(clock, 0.0, np.zeros(self.ranking.sizes.size))
-        return one.cut, self._aim(one.reading, 0, "the dense model itself is as fast")
+        told = "without these blocks it is as fast" if self.shorter else "the dense model itself is as fast"
+        return one.cut, self._aim(one.reading, 0, told)
 
     def _aim(self, reading: Reading, tried: int, note: str) -> Aim:
         return aim_of(self.budget, self.place, reading, self.study.inputs.batch, tried=tried, note=note)
@@ -190,6 +201,9 @@ class Aiming(Generic[C]):
         )
         return UnreachableError(fact, "ask for more, or protect less and lower min_keep and round_to")
 
+
+WHOLE = Reading(1.0, 1.0, 1.0, 0.0, 0.0)
+"""The dense model beside itself."""
 
 SAME = 1e-3
 """Ways down that are so close lead to the same model."""

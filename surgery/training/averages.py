@@ -12,9 +12,11 @@ from torch import nn
 
 from surgery.caches import forget_
 from surgery.cutting.cut import cut_
+from surgery.cutting.twins import sharing_copy
 from surgery.deciding.build import build, zeros_of
-from surgery.deciding.cuts import Fold, Zeros, zero_
+from surgery.deciding.cuts import zero_
 from surgery.deciding.dead import decide
+from surgery.deciding.parts import Fold, Zeros
 from surgery.deciding.study import Study
 from surgery.errors import CheckError, InputError, PlanError
 from surgery.inputs import Example, Inputs
@@ -99,8 +101,9 @@ def cut_ema_state(state_dict: Mapping[str, Any], plan: Plan, *, prefix: str = ""
     state = merge_state_dict(state_dict)
     found = {key: key.removeprefix(prefix) for key in state if key.startswith(prefix)}
     changing = {key: name for key, name in found.items() if cuts.changes(name)}
-    if not changing and not plan.empty:
-        name = next(axis.name for axis in plan.axes if axis.removed)
+    gone = {key for key, name in found.items() if any(name.startswith(f"{path}.") for path in cuts.bypassed)}
+    if not changing and not gone and not plan.empty:
+        name = next(name for name in (*cuts.axes, *cuts.gone))
         raise InputError(f"the state_dict has no {prefix + name!r}", "name what stands before its names (prefix=)")
     for key, name in changing.items():
         if tuple(state[key].shape) != cuts.before(name):
@@ -108,7 +111,8 @@ def cut_ema_state(state_dict: Mapping[str, Any], plan: Plan, *, prefix: str = ""
                 f"{key} is {list(state[key].shape)}, the plan was made for {list(cuts.before(name) or ())}",
                 "cut the weights once, and by the plan of their model",
             )
-    return {key: cuts.average(changing[key], value) if key in changing else value for key, value in state.items()}
+    left = {key: value for key, value in state.items() if key not in gone}
+    return {key: cuts.average(changing[key], value) if key in changing else value for key, value in left.items()}
 
 
 def _copy_in(ema: nn.Module, plan: Plan) -> tuple[nn.Module | None, str, nn.Module]:
@@ -165,7 +169,7 @@ def _folded_anew(masked: nn.Module, plan: Plan, inputs: Inputs | None) -> tuple[
         except PlanError as error:
             raise PlanError(error.fact, "give example_inputs: the copy's own constants are folded then") from None
         return plan.zeros, plan
-    study = Study.of(plan.as_cut(masked), inputs)
+    study = Study.of(plan.as_cut(sharing_copy(masked) if plan.bypasses else masked), inputs)
     removed = _removed(plan, study)
     zeros = _unheard(plan, study, removed)
     _zero_(masked, zeros)
@@ -181,7 +185,15 @@ def _folded_anew(masked: nn.Module, plan: Plan, inputs: Inputs | None) -> tuple[
     own = build(Plan, study.program, study.coupling, study.known, study.readings, decision)
     folded = {fold.bias for fold in own.folds}
     idle = tuple(Fold(fold.bias, (0.0,) * len(fold.delta)) for fold in plan.folds if fold.bias not in folded)
-    own = replace(own, folds=(*own.folds, *idle), edits=plan.edits, rewrites=plan.rewrites, graph=plan.graph)
+    own = replace(
+        own,
+        folds=(*own.folds, *idle),
+        edits=plan.edits,
+        rewrites=plan.rewrites,
+        graph=plan.graph,
+        bypasses=plan.bypasses,
+        renumbered=plan.renumbered,
+    )
     return (*plan.zeros, *zeros), own
 
 

@@ -58,7 +58,8 @@ def cut_optimizer_(optimizer: Kind, plan: Cuts, slim: nn.Module, *, of: nn.Modul
     they have. Groups keep their order and settings. A tied parameter stays one. A bias that a fold made joins the group
     that holds all other biases, where there is one, else that of its weight. Parameters of anything but the model
     (a criterion's) stay. A weight that wore a norm (weight norm, spectral norm) is a parameter of another kind: it
-    takes the place of what it was computed from, and starts afresh.
+    takes the place of what it was computed from, and starts afresh. Parameters of modules that went as a whole leave
+    (where the model was cut in place, without `of`, they stay as somebody else's; without gradients they do not move).
 
     Training goes on as that of the masked model would, step by step, where the dead channels' rows, biases, shifts and
     consumers' columns are zero and held zero: for every optimizer that treats each element by itself (SGD, Adam, AdamW,
@@ -91,7 +92,7 @@ def cut_optimizer_(optimizer: Kind, plan: Cuts, slim: nn.Module, *, of: nn.Modul
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"{type(optimizer).__name__} is no torch.optim.Optimizer", "give the one that it wraps")
     cuts, parameters = TensorCuts(plan), dict(slim.named_parameters(remove_duplicate=False))
-    heirs = _heirs(slim if of is None else of, parameters)
+    heirs = _heirs(slim if of is None else of, parameters, cuts)
     held = [
         [
             place
@@ -147,7 +148,7 @@ def cut_optimizer_state(
     groups = state_dict["param_groups"]
     numbers = [number for group in groups for number in group["params"]]
     named = dict(zip(numbers, _names(groups, names, len(numbers), slim, cuts), strict=True))
-    unknown = [name for name in named.values() if name is not None and name not in parameters]
+    unknown = [name for name in named.values() if name is not None and name not in parameters and name not in cuts.gone]
     if unknown:
         raise InputError(f"the slim model has no parameter {unknown[0]!r}", "name them as the slim model does")
     for number, name in named.items():
@@ -164,6 +165,7 @@ def cut_optimizer_state(
         [
             _Place(number, named[number], label=label)
             for number, label in zip(group["params"], _labels(group), strict=True)
+            if named[number] not in cuts.gone
         ]
         for group in groups
     ]
@@ -181,7 +183,7 @@ def cut_optimizer_state(
     return made
 
 
-def _heirs(model: nn.Module, parameters: Parameters) -> dict[int, list[_Place]]:
+def _heirs(model: nn.Module, parameters: Parameters, cuts: TensorCuts) -> dict[int, list[_Place]]:
     """By the identity of a model's parameter, what stands for it in the slim model (nothing for parts of a norm)."""
     coats = worn(model)
     under = {id(tensor) for _, originals in coats.values() for tensor in originals}
@@ -190,7 +192,7 @@ def _heirs(model: nn.Module, parameters: Parameters) -> dict[int, list[_Place]]:
         here = found.setdefault(id(p), {})
         if name in parameters:
             here[name] = _Place(p, name)
-        elif id(p) not in under:
+        elif id(p) not in under and name not in cuts.gone:
             raise PlanError(f"the slim model has no {name}", "give the model that it was cut from (of=)")
     for name, (kind, originals) in coats.items():
         goes_on = kind in MASKS and len(originals) == 1
@@ -295,7 +297,7 @@ def _names(
     if names is None and all("param_names" in group for group in groups):
         names = [name for group in groups for name in group["param_names"]]
     if names is None:
-        own = [name for name, _ in slim.named_parameters() if name not in cuts.made]
+        own = [name for name in cuts.order_before(slim) if name not in cuts.made]
         if len(groups) != 1 or len(own) != count:
             held = f"{count} parameters in {len(groups)} groups without names, the model had {len(own)}"
             raise InputError(

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from surgery.cutting.cut import gathered, scale_
-from surgery.deciding.cuts import AxisCut, Cuts, Scale
+from surgery.deciding.cuts import Cuts
+from surgery.deciding.parts import AxisCut, Scale
 from surgery.errors import InputError
 from surgery.layout import Shape
 
@@ -51,6 +52,21 @@ class TensorCuts:
         biases = {fold.bias for fold in plan.folds}
         self.made = biases - set(self.canonical) - set(plan.shapes)
         """Biases that folds make, where the model had none."""
+        self.bypassed = {bypass.module: tuple(bypass.shapes) for bypass in plan.bypasses}
+        self.gone = {name for names in self.bypassed.values() for name in names}
+        """Parameters of modules that went as a whole."""
+
+    def order_before(self, slim: nn.Module) -> list[str]:
+        """The names of the parameters that the model had, in its order; tied ones once."""
+        found: list[str] = []
+        seen: set[int] = set()
+        for path, module in slim.named_modules():
+            found += [name for name in self.bypassed.get(path, ()) if name.startswith(f"{path}.")]
+            for name, parameter in module.named_parameters(path, recurse=False):
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    found.append(name)
+        return found
 
     def changes(self, name: str) -> bool:
         """Whether the tensor loses positions or is multiplied."""

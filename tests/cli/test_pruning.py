@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.cli.conftest import IMAGE, CommandLine
@@ -77,3 +79,40 @@ def test_everything_that_choose_takes_is_there(surgery: CommandLine) -> None:
     assert ran.data["macs_after"] <= 0.6 * ran.data["macs_before"]
     ran = surgery("prune", "cli_zoo:dense", *IMAGE, "--macs", "60%", "--keep", "0.5")
     assert (ran.code, ran.error.partition("\n")[0]) == (2, "error: 2 budgets were given: keep_ratio, macs")
+
+
+DEEP = """
+import torch
+
+from tests.depth_nets import tokens
+
+
+def model():
+    return tokens()
+
+
+def data():
+    return [torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(1))]
+"""
+
+
+def test_whole_blocks(surgery: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    (surgery.place / "deep_zoo.py").write_text(DEEP)
+    monkeypatch.delitem(__import__("sys").modules, "deep_zoo", raising=False)
+    given = ("deep_zoo:model", "--input", "2x7x5")
+    chosen = surgery("choose", *given, "--depth", "2", "--data", "deep_zoo:data", "-o", "plan.json", "--json")
+    assert chosen.code == 0
+    assert len(chosen.data["removed_modules"]) == 2
+    shrunk = surgery("shrink", *given, "--plan", "plan.json", "-o", "slim", "--json")
+    assert shrunk.data["removed_modules"] == chosen.data["removed_modules"]
+    assert shrunk.data["proof"]["passed"]
+    share = surgery("prune", *given, "--depth", "0.5", "--report", "page.html")
+    assert share.code == 0
+    told = re.search(r"2 modules went as a whole: (\S+), (\S+)", share.out)
+    assert told is not None
+    page = (surgery.place / "page.html").read_text().replace("<wbr>", "")
+    assert f"As a whole went {told[1]}, {told[2]}." in page
+    assert page.count(">went as a whole<") == 2
+    again = surgery("shrink", "deep_zoo:model", "--input", "2x7x5", "--depth")
+    assert "nothing was removed" in again.out
+    assert surgery("prune", *given, "--depth", "many").code == 2

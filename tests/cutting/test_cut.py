@@ -9,7 +9,8 @@ from torch import nn
 import surgery
 from surgery.cutting.cut import carry_, cut_, fold_, gathered
 from surgery.cutting.repair import set_
-from surgery.deciding.cuts import AxisCut, Carry, Cuts, Edit, Fold
+from surgery.deciding.cuts import Cuts
+from surgery.deciding.parts import AxisCut, Carry, Edit, Fold
 from surgery.errors import PlanError
 from tests.exactness import shrunk
 from tests.nets import lively, zero_

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import surgery
-from surgery.deciding.cuts import Rewrite
+from surgery.deciding.parts import Rewrite
 from tests.exactness import shrunk
 from tests.nets import lively, zero_, zero_rows_
 

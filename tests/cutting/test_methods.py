@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import surgery
 from surgery.cutting import methods
 from surgery.cutting.methods import Rewritten, rewrite_
-from surgery.deciding.cuts import Rewrite
+from surgery.deciding.parts import Rewrite
 from surgery.errors import PlanError
 from tests.exactness import shrunk
 from tests.nets import lively, zero_

@@ -17,8 +17,8 @@ from surgery.cutting.cut import cut_
 from surgery.cutting.recheck import compare
 from surgery.cutting.rewriting import is_literal, literal_edits, set_literal_
 from surgery.deciding.build import build
-from surgery.deciding.cuts import Edit
 from surgery.deciding.dead import decide
+from surgery.deciding.parts import Edit
 from surgery.deciding.study import Study
 from surgery.errors import PlanError
 from surgery.inputs import Inputs

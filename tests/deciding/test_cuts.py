@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 import surgery
-from surgery.deciding.cuts import Zeros, checksum, zero_
+from surgery.deciding.checksums import checksum
+from surgery.deciding.cuts import zero_
+from surgery.deciding.parts import Zeros
 from surgery.errors import InputError, PlanError
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import surgery
-from surgery.deciding.cuts import GroupCut
+from surgery.deciding.parts import GroupCut
 from tests import nets
 
 
