@@ -86,6 +86,8 @@ def prune(
     )
     widths = {name: choosing[name] for name in ("round_to", "uniform", "keep_class") if choosing.get(name) is not None}
     result = shrink(compensated.model, example_inputs, example_kwargs, prove=prove, depth=bool(plan.bypasses), **widths)
+    made = tuple(name for name in result.plan.shapes if name not in plan.shapes)
+    result = replace(result, plan=replace(result.plan, made=made))
     if plan.aim is not None:
         aim = measured_again(plan.aim, model, result.model, Inputs.of(example_inputs, example_kwargs))
         result = replace(result, plan=replace(result.plan, aim=aim))

@@ -36,6 +36,21 @@ def test_chosen_compensated_and_cut(tmp_path: Path) -> None:
     torch.testing.assert_close(again.eval()(data), result.model(data))
 
 
+def test_biases_that_the_ladder_made_are_there_after_loading(tmp_path: Path) -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 32, bias=False), nn.ReLU(), nn.Linear(32, 5))
+
+    x, data = torch.randn(8, 20), [torch.randn(32, 20) for _ in range(6)]
+    result = surgery.prune(make(), x, data=data, keep_ratio=0.5)
+    assert "2.bias" in result.plan.made
+    surgery.save(result, tmp_path / "slim")
+    again = surgery.load(tmp_path / "slim", make())
+    torch.testing.assert_close(again.eval()(x), result.model.eval()(x), rtol=0, atol=0)
+    with torch.device("meta"):
+        empty = make()
+    torch.testing.assert_close(surgery.load(tmp_path / "slim", empty).eval()(x), result.model(x), rtol=0, atol=0)
+
+
 def test_without_data_it_is_choose_and_shrink() -> None:
     model, data = lively(Convnet()), pictures(4)
     result = surgery.prune(model, data, keep_ratio=0.6)

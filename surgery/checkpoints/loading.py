@@ -19,8 +19,9 @@ from surgery.checkpoints.directories import sha256
 from surgery.checkpoints.manifest import Saved, describe
 from surgery.checkpoints.pretrained import read_generation_
 from surgery.checkpoints.tensors import unstored_buffers, with_ties
-from surgery.cutting.cut import cut_
+from surgery.cutting.cut import cut_, fold_
 from surgery.cutting.twins import twin
+from surgery.deciding.parts import Fold
 from surgery.errors import InputError
 from surgery.masks import bake, find_coats
 from surgery.progress import stage
@@ -176,9 +177,11 @@ def _skeleton(fresh: nn.Module) -> tuple[nn.Module, torch.device]:
 
 def _replayed(skeleton: nn.Module, saved: Saved) -> nn.Module:
     """The skeleton cut as the model was cut, shapes and numbers; its graph, where that was cut."""
-    if saved.plan.empty:
+    if saved.plan.empty and not saved.plan.made:
         return skeleton
     try:
+        for bias in saved.plan.made:
+            fold_(skeleton, Fold(bias, (0.0,) * saved.plan.shapes[bias][0]))
         return cut_(saved.plan.as_cut(saved.plan.mask_(skeleton)), saved.plan)
     except InputError as error:
         raise InputError(f"{saved.directory} does not fit the model: {error.fact}", SAME_MODEL) from error

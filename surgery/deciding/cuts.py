@@ -44,6 +44,7 @@ class Cuts:
         reasons: Why positions stay.
         shapes: Shape of every tensor before the cut, by canonical name.
         checksums: Of every tensor that the constants rest on, after `mask`; empty where nothing was folded.
+        made: Biases that the model was given before the cut (`compensate`), and its class has not.
         unused: Tensors that the captured forward never reads; they are left as they are.
         aim: The latency that they were chosen for, and what was measured; None where none was asked for.
         bypasses: Whole modules that go, before anything else; the cuts are of what is left.
@@ -62,6 +63,7 @@ class Cuts:
     reasons: tuple[str, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     checksums: Mapping[str, int] = field(default_factory=dict)
+    made: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     graph: GraphSpec | None = None
     aim: Aim | None = None

@@ -179,6 +179,54 @@ def test_ctrl_c_loses_only_what_was_being_measured(stand_in: StandIn, monkeypatc
     assert len(stand_in.table) == len(set(stand_in.table)) > len(before)  # each once
 
 
+class Block(nn.Module):
+    """`x + f(x)`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv2d(width, 64, 3, padding=1), nn.Conv2d(64, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.down(self.up(x).relu())
+        return out
+
+
+class Deep(nn.Module):
+    """Four blocks, of which the third adds least."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 16, 3), nn.Linear(16, 5)
+        self.blocks = nn.Sequential(*(Block(16) for _ in range(4)))
+        nn.init.uniform_(self.blocks[2].down.weight, -1e-3, 1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.blocks(self.stem(x).relu()).mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize("global_", [None, False])
+def test_whole_blocks_go_first_and_widths_make_up_the_rest(stand_in: StandIn, global_: bool | None) -> None:
+    net = Deep()
+    plan = surgery.choose(net, IMAGE, latency=0.4, depth=1, global_=global_)
+    assert [bypass.module for bypass in plan.bypasses] == ["blocks.2"]
+    assert plan.aim is not None
+    assert plan.aim.reached, str(plan.aim)
+    slim = plan.apply(net, IMAGE)
+    taken = by_macs(slim, Inputs.of(IMAGE)) / by_macs(net, Inputs.of(IMAGE))  # beside the net with all its blocks
+    assert taken == pytest.approx(0.4, rel=0.05)
+
+
+def test_where_the_blocks_are_enough_no_channel_goes(stand_in: StandIn) -> None:
+    net = Deep()
+    plan = surgery.choose(net, IMAGE, latency=0.8, depth=2)
+    assert plan.removed_channels == 0
+    assert len(plan.bypasses) == 2
+    assert plan.aim is not None
+    assert "without these blocks it is as fast" in plan.aim.note
+    assert plan.apply(net, IMAGE).blocks[0].up.out_channels == 64
+
+
 def test_prune_measures_the_model_that_it_hands_back(stand_in: StandIn) -> None:
     data = [torch.randn(16, 3, 12, 12) for _ in range(3)]
     result = surgery.prune(Residual(), IMAGE, data=data, latency=0.5, runtime="eager", threads=1)
