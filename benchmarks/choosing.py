@@ -125,17 +125,17 @@ def main() -> None:
     torch.set_num_threads(1)
     facts: dict[str, Any] = {"machine": str(this_machine()), "runtime": RUNTIME, "lines": [], "benchmarks": []}
     try:
-        for name in asked.tasks:
-            task = TASKS[name]()
-            for seed in asked.seeds:
+        for seed in asked.seeds:
+            for name in asked.tasks:
+                task = TASKS[name]()
                 for found in examined(task, seed, tuple(asked.levels or task.levels)):
                     facts["benchmarks" if "benchmark" in found else "lines"].append(found)
+                written = {**facts, "lines": merged(facts["lines"])}
+                asked.output.write_text(json.dumps(written, indent=1))  # so far: an interrupt loses one net
     except SurgeryError as error:
         raise SystemExit(str(error)) from error
-    facts["lines"] = merged(facts["lines"])
-    asked.output.write_text(json.dumps(facts, indent=1))
-    print(table(facts))
-    picture(facts, asked.output.with_suffix(".png"))
+    print(table(written))
+    picture(written, asked.output.with_suffix(".png"))
 
 
 def merged(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
