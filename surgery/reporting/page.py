@@ -129,6 +129,7 @@ def _render(shown: _Shown, saved: Saved | None, title: str | None) -> str:
         staying=None if result is None else staying_of(result),
         proof=None if result is None else result.proof,
         gauges=None if result is None or result.proof is None else gauges_of(result.proof),
+        aim=None if result is None else result.plan.aim,
         compensated=compensated,
         ladder=None if compensated is None else ladder_of(compensated),
         sensitivity=shown.sensitivity,

@@ -5,6 +5,9 @@ import re
 import pytest
 
 from tests.cli.conftest import IMAGE, CommandLine
+from tests.targeting.stand_in import StandIn, stand_in
+
+assert stand_in  # a fixture
 
 DATA = """
 import torch
@@ -79,6 +82,26 @@ def test_everything_that_choose_takes_is_there(surgery: CommandLine) -> None:
     assert ran.data["macs_after"] <= 0.6 * ran.data["macs_before"]
     ran = surgery("prune", "cli_zoo:dense", *IMAGE, "--macs", "60%", "--keep", "0.5")
     assert (ran.code, ran.error.partition("\n")[0]) == (2, "error: 2 budgets were given: keep_ratio, macs")
+
+
+def test_a_latency_is_a_budget(surgery: CommandLine, stand_in: StandIn) -> None:
+    asked = ("--latency", "80%", "--runtime", "onnxruntime", "--threads", "2")
+    ran = surgery("prune", "cli_zoo:dense", *IMAGE, *asked, "--report", "page.html", "-o", "slim", "--json")
+    assert ran.code == 0, ran.err
+    aim = ran.data["aim"]
+    assert (aim["asked"], aim["runtime"], aim["threads"]) == ("80%", "onnxruntime", 2)
+    assert abs(aim["share"] / 0.8 - 1) <= 0.05
+    assert "Latency, 80% asked for" in (surgery.place / "page.html").read_text()
+    ran = surgery("choose", "cli_zoo:dense", *IMAGE, "--latency", "0.8", "--same-share", "-o", "plan.json")
+    assert ran.code == 0, ran.err
+    assert "within 5 % of it" in ran.out
+
+
+def test_a_latency_that_cannot_be_is_refused(surgery: CommandLine, stand_in: StandIn) -> None:
+    ran = surgery("choose", "cli_zoo:dense", *IMAGE, "--latency", "1us", "-o", "plan.json")
+    assert ran.code == 2
+    assert "cannot be reached in eager: with all that may go gone" in ran.error
+    assert not (surgery.place / "plan.json").exists()
 
 
 DEEP = """

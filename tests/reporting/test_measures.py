@@ -11,6 +11,7 @@ import torch
 
 import surgery
 from surgery.compensating import Rung
+from surgery.deciding.aims import Aim
 from surgery.errors import InputError
 from surgery.pruning import Pruned
 from surgery.reporting.curves import curves_of
@@ -48,6 +49,15 @@ def test_every_rung_is_told(page: Page) -> None:
     assert "Error, held out0.20.8 before it was won back" in words
     assert "mean-activation bias: biases were made where there were none: a.bias." in words
     assert "a note of the data" in words
+
+
+def test_a_latency_that_was_asked_for_stands_at_the_top(result: Pruned, tmp_path: Path) -> None:
+    aim = Aim(0.5, 5.0, 10.0, 4.95, 0.495, 0.49, 0.501, "onnxruntime", note="a <note>")
+    aimed = replace(result, plan=replace(result.plan, aim=aim))
+    text = surgery.report(tmp_path / "aimed.html", result=aimed).read_text()
+    assert "Latency, 0.5 asked for" in text
+    assert "0.495</span> (0.490 to 0.501); a &lt;note&gt;" in text
+    assert "asked for" not in surgery.report(tmp_path / "plain.html", result=result).read_text()
 
 
 def test_bars_are_as_long_as_errors_are_large() -> None:
