@@ -6,9 +6,9 @@
 Two nets are trained with three seeds each (`benchmarks/choosing_tasks.py`). For each level, `latency-aware` chooses for
 that share of the dense net's latency (ONNX Runtime, one thread). All others get as many multiply-accumulates as that
 left: the same share of every group, one ranking over all groups by the norm of the weights, one by Taylor scores, and
-torch-pruning's own pruner, by its norm and by its Taylor scores, within 1 %. Then every net is judged as it was cut,
-and after two epochs of tuning; ours also with the compensation ladder before that. All nets of a task and a seed are
-timed together, interleaved.
+torch-pruning's own pruner, by its norm and by its Taylor scores, within 1 % where its steps allow it. Then every net is
+judged as it was cut, and after two epochs of tuning; ours also with the compensation ladder before that. All nets of a
+task and a seed are timed together, interleaved.
 """
 
 from __future__ import annotations
