@@ -81,9 +81,8 @@ def examined(task: Task, seed: int, levels: tuple[float, ...]) -> Iterator[dict[
 
 
 def _aware(task: Task, dense: nn.Module, level: float) -> surgery.Plan:
-    plan = surgery.choose(
-        dense, task.example, latency=level, runtime=RUNTIME, importance="taylor", data=task.batches(SAMPLES), loss=loss
-    )
+    settings: dict[str, Any] = {"importance": "taylor", "data": task.batches(SAMPLES), "loss": loss}
+    plan = surgery.choose(dense, task.example, latency=level, runtime=RUNTIME, round_to=8, **settings)
     print(plan.aim, flush=True)
     return plan
 

@@ -37,7 +37,7 @@ CLOSE = 0.015
 SLACK = 0.01
 """The target is aimed at from below: this much of it is left for what a later measurement may say."""
 
-MOST_TRIED = 10
+MOST_TRIED = 8
 """So many slim models are built at most."""
 
 COARSE = (4, 8, 12)
