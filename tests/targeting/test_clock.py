@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import surgery
 from surgery.errors import InputError
 from surgery.inputs import Inputs
 from surgery.targeting.clock import Place, time_beside
@@ -41,6 +42,20 @@ def test_a_dense_model_that_the_runtime_refuses_is_an_error_with_the_reason() ->
 def test_a_slim_model_that_is_needed_too(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the slim model cannot be timed"):
         time_beside(net(8), {"slim": Refused()}, CALL, Place("onnxruntime"), 4, (0.0, 0.1), ("slim",))
+
+
+@pytest.mark.slow
+def test_a_latency_is_found_with_the_real_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SURGERY_CACHE_DIR", str(tmp_path))
+    layers = [nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 28 * 28, 5)]
+    model, image = nn.Sequential(*layers).eval(), torch.randn(1, 3, 32, 32)
+    plan = surgery.choose(model, image, latency=0.6, runtime="onnxruntime")
+    assert plan.aim is not None
+    assert plan.aim.tried >= 1
+    assert 0 < plan.aim.low <= plan.aim.share <= plan.aim.high
+    assert plan.removed_channels > 0
+    assert len(list((tmp_path / "latency").glob("*.json"))) == 1
+    assert surgery.verify(plan.mask(model), plan.apply(model), image).passed
 
 
 def test_places() -> None:
