@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from surgery.errors import InputError, first_line
 from surgery.inputs import Inputs
-from surgery.iterating import is_one, items, made, tensors_in
+from surgery.iterating import check_samples, is_one, items, made, tensors_in
 
 KINDS = "a tensor, a tuple of the model's inputs and then the targets, or a dict by the names of its forward"
 
@@ -126,10 +126,9 @@ def first(found: Iterable[Batch], most: int) -> Iterator[Batch]:
     """Batches of at most so many samples together; nothing behind them is read.
 
     Raises:
-        InputError: `most` is below 1.
+        InputError: `most` is no whole number, or below 1.
     """
-    if most < 1:
-        raise InputError(f"samples is {most}", "give the most samples to take of the data, at least 1")
+    check_samples(most)
     taken = 0
     for batch in found:
         size = batch.inputs.batch or 1

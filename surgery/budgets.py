@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
 from torch import nn
 
 from surgery.deciding.pick import CLOSE, Floats
@@ -45,6 +46,9 @@ TIMES: dict[str, float] = {"": 1, "MS": 1, "S": 1e3, "US": 1e-3}
 UNITS: dict[str, dict[str, float]] = {"size_bytes": BYTES, "latency": TIMES}
 NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*")
 
+MICRO = {0xB5: "u", 0x3BC: "u"}
+"""Both letters that people write for a millionth."""
+
 CLOSE_ENOUGH = 0.002
 """A plan that leaves this share of the budget unused, or less, is not improved on."""
 
@@ -65,6 +69,8 @@ class Budget:
     amount: Amount
 
     def __post_init__(self) -> None:
+        if isinstance(self.amount, np.integer | np.floating):
+            object.__setattr__(self, "amount", self.amount.item())  # it goes into plans, which go through JSON
         self.limit(1)
 
     def measure(self, model: nn.Module, inputs: Inputs) -> int:
@@ -77,25 +83,27 @@ class Budget:
         Raises:
             InputError: It is none, or not above 0.
         """
-        number = self._number()
+        number, is_share = self._number()
         if not 0 < number < float("inf"):
             raise InputError(f"{self.name} is {self.amount!r}", "give a share of the dense model or a number above 0")
-        return number * dense if number <= 1 else number
+        return number * dense if is_share else number
 
-    def _number(self) -> float:
+    def _number(self) -> tuple[float, bool]:
+        """The number, and whether it is a share: of what has a unit, even a fraction of one is none (`"0.5ms"`)."""
         if isinstance(self.amount, bool) or not isinstance(self.amount, int | float | str):
             raise InputError(f"{self.name} is a {type(self.amount).__name__}", "give a number, or words such as '50%'")
         if not isinstance(self.amount, str):
-            return float(self.amount)
+            return float(self.amount), self.amount <= 1
         units = UNITS.get(self.name, DECIMAL)
-        match = NUMBER.fullmatch(self.amount)
+        match = NUMBER.fullmatch(self.amount.translate(MICRO))
         if match is not None and match[2] == "%":
             share = float(match[1]) / 100
-            return share if share <= 1 else float("nan")
+            return share if share <= 1 else float("nan"), True
         if match is None or match[2].upper() not in units:
             known = ", ".join(f"'3.5{unit}'" for unit in units if unit)
             raise InputError(f"{self.name} is {self.amount!r}", f"write it as '0.5', '50%', '3500000' or {known}")
-        return float(match[1]) * units[match[2].upper()]
+        number = float(match[1]) * units[match[2].upper()]
+        return number, not match[2] and number <= 1
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from surgery.budgets import Amount, Budget, within
 from surgery.cutting.depth import Shortened
 from surgery.cutting.fallback import operate_anyhow
 from surgery.cutting.operate import Operation
+from surgery.deciding.aims import Aim
 from surgery.deciding.build import zeros_of
 from surgery.deciding.criteria import Feed, Loss
 from surgery.deciding.dead import decide
@@ -32,7 +33,8 @@ from surgery.plans import Plan
 from surgery.progress import stage
 from surgery.streaming import check_held, check_streamable, open_stored, scored
 from surgery.streaming import masked as masked_in_files
-from surgery.targeting import Aiming, Place, UnreachableError
+from surgery.targeting import Aiming, Place, RefusedError, UnreachableError
+from surgery.tensors import named_tensors
 from surgery.uniform import uniform_widths
 
 
@@ -151,7 +153,8 @@ def choose(
         nothing = np.zeros(study.coupling.n_channels, bool)
         return short.told(exact_plan(study, nothing, keep_class=keep_class)[0])
     held = protected(study.model, study.coupling, protect)
-    scores = importance_scores(scored(study), importance, feed)
+    gone = named_tensors(short.before.model).keys() - named_tensors(study.model).keys()
+    scores = importance_scores(scored(study), importance, feed, gone)
     ranking = Ranking.of(study.coupling, scores, held, comparable=is_comparable(importance))
     chooser = _Chooser(short, ranking, limits[0], uniform, keep_class)
     if place is not None and isinstance(budget, Budget):
@@ -235,22 +238,26 @@ class _Chooser:
         return within(budget, budget.measure(model, inputs), steps, attempt, fill=not self.uniform)
 
     def aimed(self, budget: Budget, place: Place, limits: Sequence[Limits], *, global_: bool | None) -> Plan:
-        """The plan that has a latency, by the first of some limits that reach it, or by the last."""
+        """The plan that has a latency, by the first of some limits that reach it, or by those that come closest."""
+        found: list[tuple[Aim, Plan]] = []
         for number, allowed in enumerate(limits, 1):
             order = None
             if self.uniform or global_ is not None:
                 order = Steps.of(self.ranking, allowed, global_=bool(global_), together=self.uniform)
             attempt = replace(self, limits=allowed).operation
-            aiming = Aiming(self.short.before, self.study, self.ranking, allowed, budget, place, attempt, order)
+            key = f"{self.uniform} {self.keep_class}"
+            aiming = Aiming(self.short.before, self.study, self.ranking, allowed, budget, place, attempt, order, key)
             try:
                 done, aim = aiming.aimed()
-            except UnreachableError:
-                if number == len(limits):
+            except (UnreachableError, RefusedError):
+                if number == len(limits) and not found:
                     raise
                 continue
-            if aim.reached or (aim.off < 0 and not aim.tried) or number == len(limits):
+            found.append((aim, done.cuts))
+            if aim.reached or (aim.off < 0 and not aim.tried):
                 break
-        return replace(self.short.told(done.cuts), aim=aim)
+        aim, cuts = min(found, key=lambda one: abs(one[0].off))
+        return replace(self.short.told(cuts), aim=aim)
 
     def operation(self, shares: Floats) -> Operation[Plan]:
         """The operation by which such shares of the groups go, as far as they can."""

@@ -41,6 +41,18 @@ def check_data(data: Any) -> None:
         raise InputError(f"the data is a {type(data).__name__}", "pass a DataLoader, a list of batches, or a tensor")
 
 
+def check_samples(samples: int) -> None:
+    """Refuse what is no number of samples.
+
+    Raises:
+        InputError: So it is.
+    """
+    if not isinstance(samples, int | np.integer) or isinstance(samples, bool) or samples < 1:
+        raise InputError(
+            f"samples is {samples!r}", "give the most samples to take of the data, a whole number from 1 on"
+        )
+
+
 def made(data: Any) -> Any:
     """The data itself, or what the function that was given for it returns.
 
@@ -132,7 +144,8 @@ def kept(data: Any, samples: int) -> Any:
         samples: So many can be.
 
     Raises:
-        InputError: As `check_data`.
+        InputError: As `check_data` and `check_samples`.
     """
     check_data(data)
+    check_samples(samples)
     return data if is_one(data) or _is_factory(data) else Kept(data, samples)

@@ -90,6 +90,10 @@ def prune(
     result = replace(result, plan=replace(result.plan, made=made))
     if plan.aim is not None:
         aim = measured_again(plan.aim, model, result.model, Inputs.of(example_inputs, example_kwargs))
+        more = result.plan.removed_channels - plan.removed_channels
+        if more > 0 and aim.off < 0 and not aim.reached:
+            notes = [*filter(None, [aim.note]), f"{more} channels more than were chosen did nothing, and went, too"]
+            aim = replace(aim, note="; ".join(notes))
         result = replace(result, plan=replace(result.plan, aim=aim))
     carry_hooks_(model, result.model)
     return Pruned(**vars(result), chosen=plan, compensated=compensated)

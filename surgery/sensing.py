@@ -113,7 +113,10 @@ def sensitivity(
 
 
 def _ratios(ratios: Sequence[float]) -> tuple[float, ...]:
-    wanted = tuple(sorted({float(ratio) for ratio in ratios}))
+    try:
+        wanted = tuple(sorted({float(ratio) for ratio in ratios}))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"ratios is {ratios!r}", "give shares of channels that go, such as (0.25, 0.5)") from error
     if not wanted or not all(0 < ratio < 1 for ratio in wanted):
         told = ", ".join(f"{ratio:g}" for ratio in wanted) or "empty"
         raise InputError(f"ratios is {told}", "give shares of channels that go, each above 0 and below 1")

@@ -19,7 +19,10 @@ from surgery.errors import InputError
         ("params", 0.5, 500), ("params", 1, 1000), ("params", 2, 2), ("params", "50%", 500), ("params", "0.25", 250),
         ("params", "3.5M", 3.5e6), ("macs", "1.2G", 1.2e9), ("macs", "1.5e3", 1500), ("params", "100%", 1000),
         ("size_bytes", "20MB", 20e6), ("size_bytes", "20 MiB", 20 * 2**20), ("size_bytes", "300kb", 3e5),
-        ("size_bytes", "300B", 300), ("params", "7B", 7e9),
+        ("size_bytes", "300B", 300), ("params", "7B", 7e9), ("latency", 0.5, 500), ("latency", "12 ms", 12),
+        ("latency", "0.5ms", 0.5), ("latency", "500us", 0.5), ("latency", "500 \u00b5s", 0.5),
+        ("latency", "0.8 \u03bcs", 8e-4), ("latency", "1ms", 1), ("latency", "0.0005s", 0.5), ("latency", "0.5", 500),
+        ("params", np.float64(0.5), 500), ("params", np.float32(0.25), 250), ("macs", np.int64(7), 7),
     ],
 )  # fmt: skip
 def test_amounts_are_shares_up_to_1_and_absolute_above(name: str, amount: float | str, limit: float) -> None:

@@ -86,6 +86,7 @@ def test_carriers_count_as_staying_when_widths_are_rounded() -> None:
         ({"uniform": True, "global_": True}, "uniform and global_ contradict each other"),
         ({"protect": ["9"]}, "protect names '9', which Sequential has not"),
         ({"importance": lambda m: [1.0]}, "the importance function returned a list"),
+        ({"importance": lambda m: m.nothing}, "the importance function raised AttributeError"),
         ({"importance": "variance"}, "importance 'variance' looks at data, and none was given"),
         ({"importance": "variance", "data": []}, "the data is empty"),
         ({"importance": "wanda", "data": [torch.randn(2, 5)]}, "Sequential fails on item 0 of the data ([2, 5])"),

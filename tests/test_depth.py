@@ -159,13 +159,26 @@ def test_protected_blocks_stay() -> None:
         ({"depth": True}, r"depth is True"),
         ({"depth": "2"}, r"depth is '2'"),
         ({"depth": 1, "protect": ["block"]}, r"protect names 'block', which Tokens has not"),
-        ({"depth": 1, "data": [torch.full((2, 7, 5), torch.nan)]}, r"outputs of Tokens on the data are not finite"),
+        ({"depth": 1, "data": [torch.full((2, 7, 5), torch.nan)]}, r"item 0 of the data: x holds NaN"),
+        ({"depth": 1, "data": [torch.full((2, 7, 5), 3e38)]}, r"outputs of Tokens on the data are not finite"),
         ({"depth": 1, "data": []}, r"the data is empty"),
     ],
 )
 def test_what_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         surgery.choose(tokens(), WORDS, **settings)
+
+
+def test_what_was_measured_of_blocks_that_go_is_not_asked_for() -> None:
+    model = tokens()
+    study = surgery.sensitivity(model, WORDS, data=[WORDS])
+    plan = surgery.choose(model, WORDS, depth=1, macs=0.5, importance=study, global_=True)
+    (block,) = gone(plan)
+    assert any(curve.axis.startswith(f"{block}.") for curve in study.curves)
+    assert plan.removed_channels > 0
+    assert surgery.verify(plan.mask(model), plan.apply(model, WORDS), WORDS).passed
+    with pytest.raises(InputError, match=r"importance scored 'blocks\.7\.up\.weight'"):
+        surgery.choose(model, WORDS, depth=1, macs=0.5, importance=lambda _: {"blocks.7.up.weight": torch.ones(3)})
 
 
 def test_no_depth_is_fine() -> None:

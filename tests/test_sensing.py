@@ -226,6 +226,8 @@ def test_ctrl_c_keeps_whole_groups() -> None:
         ({}, "there is nothing to measure the model by"),
         ({"data": X, "ratios": ()}, "ratios is empty"),
         ({"data": X, "ratios": (0.5, 1.0)}, "ratios is 0.5, 1"),
+        ({"data": X, "ratios": 0.5}, "ratios is 0.5"),
+        ({"data": X, "ratios": ("half",)}, "ratios is ('half',)"),
         ({"data": X, "samples": 0}, "samples is 0"),
         ({"data": []}, "the data is empty"),
         ({"data": X[0]}, "item 0 of the data: x has shape [3, 12, 12], the example [2, 3, 12, 12]"),

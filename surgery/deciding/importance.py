@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from surgery.deciding.criteria import (
 from surgery.deciding.pick import Floats
 from surgery.deciding.study import Study
 from surgery.deciding.widths import axes_of_groups
-from surgery.errors import InputError
+from surgery.errors import InputError, first_line
 from surgery.iterating import check_data
 from surgery.pieces import pieces
 
@@ -73,10 +73,18 @@ def check_importance(importance: object, data: object) -> None:
         raise InputError(fact, "pass a name, a criterion of torch-pruning, or a function of the model")
 
 
-def importance_scores(study: Study, importance: str | Importance, feed: Feed = NOTHING) -> Floats:
+def importance_scores(
+    study: Study, importance: str | Importance, feed: Feed = NOTHING, gone: Collection[str] = ()
+) -> Floats:
     """One score per channel, `[n_channels]`; NaN where there is no opinion.
 
     Channels that no weight writes score 0 by norms; those that a function leaves out, too.
+
+    Args:
+        study: The model.
+        importance: What a channel is worth.
+        feed: The user's data.
+        gone: Tensors that the user's model has, and this one no longer: what a function says of them does not count.
 
     Raises:
         InputError: A function's scores name no parameter, or have the wrong length, or are not finite; a criterion
@@ -93,7 +101,7 @@ def importance_scores(study: Study, importance: str | Importance, feed: Feed = N
     elif is_peer(importance):
         scores = peer_scores(study, importance, feed)
     else:
-        scores = _given(study, importance)
+        scores = _given(study, importance, gone)
         if not is_comparable(importance):
             return scores
     _tell_unscored(study, scores, name_of(importance))
@@ -140,19 +148,27 @@ def _tell_unscored(study: Study, scores: Floats, name: str) -> None:
         _log.warning("importance %s has no opinion of %s%s: they stay whole", name, ", ".join(names[:3]), more)
 
 
-def _given(study: Study, importance: Importance) -> Floats:
+def _given(study: Study, importance: Importance, gone: Collection[str]) -> Floats:
     """The scores that a user's function returns.
 
     Of channels that it leaves out 0, and of those that it scores on several axes the sum; of comparable ones the last
     that is a number, and NaN where there is none.
     """
-    given = importance(study.model)
+    try:
+        given = importance(study.model)
+    except InputError:
+        raise
+    except Exception as error:  # the user's own code
+        fact = f"the importance function raised {first_line(error)}"
+        raise InputError(fact, "it is called with the model, with depth= with what is left of it") from error
     if not isinstance(given, Mapping):
         fact = f"the importance function returned a {type(given).__name__}"
         raise InputError(fact, "return scores by name: {'conv1.weight': one per row}")
     comparable = is_comparable(importance)
     scores = np.full(study.coupling.n_channels, np.nan if comparable else 0.0)
     for name, values in given.items():
+        if name in gone or str(name).rpartition(":")[0] in gone:
+            continue
         axis = _axis(study, name)
         array = np.asarray(torch.as_tensor(values).detach().cpu(), np.float64)
         if array.shape not in (axis.ids.shape, (axis.ids.size,)):

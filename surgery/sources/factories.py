@@ -8,7 +8,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,12 +37,15 @@ def from_factory(spec: str) -> nn.Module:
 
 
 def data_from(spec: str) -> Any:
-    """What `package.module:factory` returns when it is called: batches, or anything else that gives data.
+    """The data that `package.module:name` names, such as a DataLoader, or what it returns when it is called.
 
     Raises:
-        InputError: no such module or attribute, not callable without arguments, or it raised.
+        InputError: no such module or attribute, neither data nor callable without arguments, or it raised.
     """
-    return _called(_named(spec), spec, "name a function without arguments that returns the data, as a DataLoader")
+    found = _named(spec)
+    if not callable(found) and isinstance(found, Iterable) and not isinstance(found, str | bytes):
+        return found
+    return _called(found, spec, "name a DataLoader, or a function without arguments that returns the data")
 
 
 def function_from(spec: str) -> Callable[..., Any]:

@@ -22,7 +22,7 @@ from surgery.errors import InputError
 from surgery.inputs import Inputs
 from surgery.latency.machine import this_machine
 from surgery.progress import bar
-from surgery.targeting.clock import PAIRS, SECONDS, SLIM, Clock, Place, time_beside
+from surgery.targeting.clock import PAIRS, SECONDS, SLIM, Clock, Place, RefusedError, time_beside
 from surgery.targeting.knapsack import cheapest
 from surgery.targeting.loss import Widths
 from surgery.targeting.store import Reading
@@ -80,6 +80,7 @@ class Aiming(Generic[C]):
         place: Where it is meant.
         attempt: Carries out shares of the groups, as far as they can go.
         order: None to lose least per millisecond, or the steps that are taken one after the other.
+        key: How the attempts are carried out, as far as their latency depends on it.
     """
 
     dense: Study
@@ -90,6 +91,7 @@ class Aiming(Generic[C]):
     place: Place
     attempt: Callable[[Floats], Operation[C]]
     order: Steps | None = None
+    key: str = ""
 
     def aimed(self) -> tuple[Operation[C], Aim]:
         """What has that latency, and what was measured of it.
@@ -100,14 +102,15 @@ class Aiming(Generic[C]):
         study, n_groups = self.study, self.ranking.sizes.size
         clock = Clock.of(self.dense.program, self.dense.model, self.dense.inputs, self.place)
         widths = Widths.of(self.ranking, self.limits, readers_of(study))
-        key = f"{self.limits} {tuple(named_tensors(study.model)) if self.shorter else ''}"
+        key = f"{self.limits} {self.key} {tuple(named_tensors(study.model)) if self.shorter else ''}"
         measuring = Measuring(clock, lambda shares: self.attempt(shares).slim, widths, n_groups, key)
         ways = [part / GRID for part in ((0,) if self.shorter else ()) + (*COARSE, GRID)]
         found = measuring.readings([measuring.alike(way) for way in ways], "measuring how latency follows widths")
         curve = [(way, one) for way, one in zip(ways, found, strict=True) if one is not None]
-        if found[-1] is None:
-            raise InputError(f"no narrower model can be timed in {self.place.runtime}", "choose another runtime")
-        narrowest, target = found[-1], self._target(found[-1])
+        if not curve or not curve[-1][0]:
+            raise RefusedError(f"no narrower model can be timed in {self.place.runtime}", "choose another runtime")
+        narrowest = curve[-1][1]
+        target = self._target(narrowest)
         if self._off(narrowest) > WITHIN:
             raise self._unreachable(narrowest)
         curve = curve if self.shorter else [(0.0, WHOLE), *curve]
@@ -149,14 +152,21 @@ class Aiming(Generic[C]):
         """
         low, high, way = 0.0, 1.0, min(max(start, SAME), 1.0)
         seen: dict[bytes, Tried[C]] = {}
+        refused: dict[bytes, RefusedError] = {}
         last: Tried[C] | None = None
         with bar(f"building and measuring for {self.budget.name} {self.budget.amount}", MOST_TRIED) as told:
-            for _ in range(MOST_TRIED):
+            for turn in range(1, MOST_TRIED + 1):
                 shares = family(way)
-                again = seen.get(shares.tobytes())
-                one = again or self._tried(clock, way, shares)
-                seen[shares.tobytes()] = one
+                key = shares.tobytes()
                 told(1)
+                again = seen.get(key)
+                try:
+                    one = again or self._tried(clock, way, shares, refused.get(key))
+                except RefusedError as error:
+                    refused[key] = error
+                    way = low + (high - low) * (turn * GOLDEN % 1)  # somewhere else between the two
+                    continue
+                seen[key] = one
                 low, high = (way, high) if one.off > -SLACK else (low, way)
                 if one.miss <= CLOSE or high - low < SAME:
                     break
@@ -165,15 +175,21 @@ class Aiming(Generic[C]):
                 last = one
                 stepped = way - (one.off + SLACK) / slope
                 way = stepped if again is None and low < stepped < high else (low + high) / 2
+        if not seen:
+            raise next(iter(refused.values()))
         best = min(seen.values(), key=lambda one: one.miss)
-        return best.cut, self._aim(best.reading, len(seen), self._why(best, list(seen.values())))
+        return best.cut, self._aim(best.reading, len(seen), self._why(best, list(seen.values()), len(refused)))
 
-    def _tried(self, clock: Clock, way: float, shares: Floats) -> Tried[C]:
+    def _tried(self, clock: Clock, way: float, shares: Floats, refused: RefusedError | None = None) -> Tried[C]:
+        if refused is not None:
+            raise refused
         cut = self.attempt(shares)
         reading = clock.time(cut.slim)
+        if abs(self._off(reading)) <= WITHIN:  # a second process, at another time: the mean of the two counts
+            reading = reading.beside(clock.time(cut.slim))
         return Tried(way, cut, reading, self._off(reading))
 
-    def _why(self, best: Tried[C], seen: list[Tried[C]]) -> str:
+    def _why(self, best: Tried[C], seen: list[Tried[C]], refused: int) -> str:
         """What to say of a target that was missed, and of a measurement that was disturbed."""
         found = [best.reading.doubt] if best.reading.doubt else []
         if abs(best.off) > WITHIN:
@@ -183,6 +199,8 @@ class Aiming(Generic[C]):
                 f"nothing nearer was found: widths go in multiples of {self.limits.round_to}; tried were {near} of the "
                 "dense model's latency"
             )
+            if refused:
+                found.append(f"{refused} more could not be timed in {self.place.runtime}")
         return "; ".join(found)
 
     def _whole(self, clock: Clock) -> tuple[Operation[C], Aim]:
@@ -204,6 +222,9 @@ class Aiming(Generic[C]):
 
 WHOLE = Reading(1.0, 1.0, 1.0, 0.0, 0.0)
 """The dense model beside itself."""
+
+GOLDEN = 0.618
+"""Multiples of it, less their whole part, come ever closer to everywhere."""
 
 SAME = 1e-3
 """Ways down that are so close lead to the same model."""

@@ -36,6 +36,10 @@ PAIRS, SECONDS = 30, (2.0, 8.0)
 """How long a model is measured that may be the answer: rounds at least, seconds at least and at most."""
 
 
+class RefusedError(InputError):
+    """A slim model that a runtime does not take, beside a dense one that it takes."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a latency is meant: a runtime of `surgery.benchmark`, its threads, and a device."""
@@ -103,7 +107,8 @@ class Clock:
         """A fresh reading of one model.
 
         Raises:
-            InputError: It, or the dense one, cannot be timed there.
+            RefusedError: It cannot be timed there.
+            InputError: The dense one cannot.
         """
         return time_beside(self.dense, {SLIM: model}, self.inputs, self.place, PAIRS, SECONDS, needed=(SLIM,))[SLIM]
 
@@ -128,7 +133,8 @@ def time_beside(
         needed: Models without which there is no point.
 
     Raises:
-        InputError: The dense model, or one that is needed, cannot be timed there.
+        RefusedError: One that is needed cannot be timed there.
+        InputError: The dense model cannot.
     """
     done = benchmark(
         {DENSE: dense, **models},
@@ -151,7 +157,8 @@ def _readings(done: Benchmark, needed: Sequence[str]) -> Iterator[tuple[str, Rea
     for name in needed:
         if rows[name].failure:
             fact = f"the {name} model cannot be timed in {cell}: {rows[name].failure}"
-            raise InputError(fact, "choose another runtime, or a budget of MACs instead of a latency")
+            refusal = InputError if name == DENSE else RefusedError
+            raise refusal(fact, "choose another runtime, or a budget of MACs instead of a latency")
     dense_ms = rows[DENSE].summary().p50_ms
     for name, row in rows.items():
         if name == DENSE or row.failure:

@@ -43,7 +43,7 @@ def cheapest(widths: Widths, table: Table, latency: float) -> Ids:
         return fastest
     scale = max(float(widths.loss.max(initial=0)), np.finfo(float).tiny)
     solved = linprog(
-        widths.loss / scale + TIES * table.change,
+        widths.loss / scale - TIES * table.change,
         A_ub=table.change[None, :],
         b_ub=[room],
         A_eq=coo_array((np.ones(count), (of, np.arange(count))), (groups.size, count)),
@@ -74,4 +74,4 @@ def _filled(picked: Ids, widths: Widths, table: Table, of: Ids, room: float) -> 
 
 
 TIES = 1e-7
-"""Of widths that lose the same (nothing, say) the faster one is taken."""
+"""Of widths that lose the same (nothing, say) the wider is taken: no more goes than the latency asks for."""

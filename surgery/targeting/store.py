@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -38,6 +39,17 @@ class Reading:
     dense_ms: float
     doubt: str = ""
 
+    def beside(self, other: Reading) -> Reading:
+        """The mean of two, and an interval that holds both."""
+        return Reading(
+            share=(self.share + other.share) / 2,
+            low=min(self.low, other.low),
+            high=max(self.high, other.high),
+            ms=(self.ms + other.ms) / 2,
+            dense_ms=(self.dense_ms + other.dense_ms) / 2,
+            doubt=self.doubt or other.doubt,
+        )
+
 
 def digest(parts: Iterable[object]) -> str:
     """A name for whatever these are printed as."""
@@ -67,23 +79,33 @@ class Store:
     def of(*identity: object) -> Store:
         """The store for a model, a machine and a way of measuring."""
         path = cache_folder() / f"{digest(identity)}.json"
-        try:
-            readings = msgspec.json.decode(path.read_bytes(), type=dict[str, Reading])
-        except FileNotFoundError:
-            readings = {}
-        except (OSError, msgspec.MsgspecError) as error:
-            _log.warning("the table of latencies in %s cannot be read (%s): it is measured anew", path, error)
-            readings = {}
-        return Store(path, readings)
+        return Store(path, _read(path))
 
     def keep(self, found: Mapping[str, Reading]) -> None:
-        """Add readings, on disk as well: written beside, then moved into place."""
-        self.readings |= found
+        """Add readings, on disk as well: written beside, then moved into place, with what others kept meanwhile."""
+        self.readings = {**_read(self.path), **self.readings, **found}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.stem, suffix=".part")
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(self.readings))
-            Path(name).replace(self.path)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(msgspec.json.encode(self.readings))
+                Path(name).replace(self.path)
+            finally:
+                Path(name).unlink(missing_ok=True)
         except OSError as error:
             _log.warning("the table of latencies cannot be kept in %s: %s", self.path.parent, error)
+
+
+def _read(path: Path) -> dict[str, Reading]:
+    """What is kept there; nothing, where it cannot be read."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, Reading])
+        if any(not 0 < one.share * one.dense_ms < math.inf for one in found.values()):
+            raise ValueError("it holds what is no time")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError) as error:  # what msgspec raises is a ValueError
+        _log.warning("the table of latencies in %s cannot be read (%s): it is measured anew", path, error)
+        return {}
+    return found

@@ -217,6 +217,8 @@ def test_without_data_there_is_the_exact_fold() -> None:
         ({"evaluate": lambda net: "good"}, "evaluate returned a str"),
         ({"evaluate": lambda net: 1 / 0}, "evaluate raised ZeroDivisionError: division by zero on the dense model"),
         ({"samples": 0}, "samples is 0"),
+        ({"samples": 1.5}, "samples is 1.5"),
+        ({"samples": "all"}, "samples is 'all'"),
     ],
 )
 def test_what_cannot_be_used_is_refused(settings: dict[str, Any], told: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from surgery.errors import InputError
-from surgery.sources import load_model
+from surgery.sources import data_from, load_model
 
 CODE = """
 import sys
@@ -34,6 +34,8 @@ class Net(nn.Linear):
 
 model = nn.Linear(1, 1)
 size = 3
+loader = [1, 2]
+word = "data"
 """
 
 
@@ -134,6 +136,15 @@ def test_refusals(spec: str, message: str, workshop: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_model(spec)
     assert str(caught.value) == message.replace("HERE", str(workshop))
+
+
+@pytest.mark.usefixtures("workshop")
+def test_data_is_named_itself_or_what_returns_it() -> None:
+    assert data_from("zoo_of_tests.nets:loader") == [1, 2]
+    assert isinstance(data_from("zoo_of_tests.nets:listed")[0], nn.Linear)
+    for name, kind in (("size", "int"), ("word", "str")):
+        with pytest.raises(InputError, match=rf"is a {kind}, which is not callable\n  -> name a DataLoader, or"):
+            data_from(f"zoo_of_tests.nets:{name}")
 
 
 @pytest.mark.usefixtures("workshop")

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import surgery
 from surgery.errors import InputError
@@ -158,6 +159,70 @@ def test_models_that_the_runtime_refuses_are_left_out_of_the_table(stand_in: Sta
     assert aim.reached
 
 
+def test_a_slim_model_that_the_runtime_refuses_is_passed_over(stand_in: StandIn) -> None:
+    net = Residual()
+    first = surgery.choose(net, IMAGE, latency=0.5, importance=worths).apply(net)
+    widths = [tuple(weight.shape) for weight in first.parameters()]
+    stand_in.refuses = lambda model: [tuple(weight.shape) for weight in model.parameters()] == widths
+    aim = surgery.choose(Residual(), IMAGE, latency=0.5, importance=worths).aim
+    assert aim is not None
+    assert aim.reached, str(aim)
+
+
+def worths(model: nn.Module) -> dict[str, Tensor]:
+    """Scores that do not depend on how the model was drawn."""
+    return {f"{name}.weight": 1 + torch.arange(layer.weight.shape[0]) for name, layer in model.named_children()}
+
+
+def test_where_all_that_come_near_are_refused_the_reason_is_told(stand_in: StandIn) -> None:
+    stand_in.refuses = lambda model: 0.2 < by_macs(model, Inputs.of(IMAGE)) / DENSE_MS < 0.45
+    aim = surgery.choose(Residual(), IMAGE, latency=0.3).aim
+    assert aim is not None
+    assert not aim.reached
+    assert "more could not be timed in eager" in aim.note
+    stand_in.refuses = lambda model: by_macs(model, Inputs.of(IMAGE)) < 0.99 * DENSE_MS
+    with pytest.raises(InputError, match="no narrower model can be timed in eager\n  -> choose another runtime"):
+        surgery.choose(Residual(), torch.randn(2, 3, 13, 13), latency=0.3)
+
+
+def test_the_narrowest_that_can_be_timed_is_where_the_search_ends(stand_in: StandIn) -> None:
+    stand_in.refuses = lambda model: model.stem.out_channels == 1
+    aim = surgery.choose(Residual(), IMAGE, latency=0.5, round_to=1).aim
+    assert aim is not None
+    assert aim.reached, str(aim)
+
+
+@pytest.mark.parametrize("scored", [(), ("stem", "one")])
+def test_channels_that_score_nothing_go_only_as_far_as_the_latency_asks(
+    stand_in: StandIn, scored: tuple[str, ...]
+) -> None:
+    def importance(model: nn.Module) -> dict[str, Tensor]:
+        return {name: scores * any(map(name.startswith, scored)) for name, scores in worths(model).items()}
+
+    aim = surgery.choose(Residual(), IMAGE, latency=0.5, importance=importance).aim
+    assert aim is not None
+    assert aim.reached, str(aim)
+
+
+def test_of_two_misses_the_smaller_is_handed_over(stand_in: StandIn) -> None:
+    def takes(model: nn.Module, inputs: Inputs) -> float:  # odd widths are a lot slower
+        odd = any(layer.out_channels % 8 for layer in model.children() if isinstance(layer, nn.Conv2d))
+        by = by_macs(model, inputs) / DENSE_MS
+        return 1.0 if by > 0.99 else 0.1 if by < (0.03 if odd else 0.1) else 0.9 if odd else 0.7
+
+    stand_in.takes = takes
+    aim = surgery.choose(Residual(), IMAGE, latency=0.6).aim
+    assert aim is not None
+    assert aim.share == 0.7, str(aim)
+
+
+def test_uniform_widths_have_readings_of_their_own(stand_in: StandIn) -> None:
+    surgery.choose(Residual(), IMAGE, latency=0.5, global_=False)
+    plain, stand_in.table[:] = list(stand_in.table), []
+    surgery.choose(Residual(), IMAGE, latency=0.5, uniform=True)
+    assert len(stand_in.table) == len(plain)
+
+
 def test_a_table_is_measured_once_for_all_importances_of_a_call(stand_in: StandIn) -> None:
     surgery.choose(Residual(), IMAGE, latency=0.5)
     whole, stand_in.table[:] = list(stand_in.table), []
@@ -237,6 +302,17 @@ def test_prune_measures_the_model_that_it_hands_back(stand_in: StandIn) -> None:
     assert "latency 0.5" in str(result)
     assert result.proof is not None
     assert result.proof.passed
+
+
+def test_prune_says_that_what_was_dead_before_went_too(stand_in: StandIn) -> None:
+    net = Residual()
+    for layer in (net.one, net.three):
+        prune.ln_structured(layer, "weight", 0.5, 2, 0)  # with live biases: constants, which go exactly
+    aim = surgery.prune(net, IMAGE, data=[torch.randn(16, 3, 12, 12)], latency=0.95).plan.aim
+    assert aim is not None
+    assert not aim.reached
+    assert aim.off < 0
+    assert "channels more than were chosen did nothing, and went, too" in str(aim)
 
 
 def test_an_aim_is_measured_again_with_the_same_words(stand_in: StandIn) -> None:

@@ -36,6 +36,31 @@ def test_a_file_that_is_broken_is_measured_anew(folder: Path, caplog: pytest.Log
     assert Store.of("net").readings == {"b": ONE}
 
 
+@pytest.mark.parametrize(
+    "reading", [Reading(0.0, 0, 0, 0, 0), Reading(-0.5, -1, 1, 5.0, 10.0), Reading(0.5, 0, 1, 5, 0)]
+)
+def test_what_is_no_time_is_measured_anew(folder: Path, reading: Reading, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store.of("net")
+    store.keep({"a": reading})
+    with caplog.at_level(logging.WARNING, "surgery"):
+        assert Store.of("net").readings == {}
+    assert "it holds what is no time" in caplog.text
+
+
+def test_two_at_once_keep_what_both_measured(folder: Path) -> None:
+    one, other = Store.of("net"), Store.of("net")
+    one.keep({"a": ONE})
+    other.keep({"b": ONE})
+    assert Store.of("net").readings == {"a": ONE, "b": ONE}
+
+
+def test_nothing_half_written_is_left(folder: Path) -> None:
+    store = Store.of("net")
+    store.path.mkdir(parents=True)  # a folder in its place
+    store.keep({"a": ONE})
+    assert list(store.path.parent.iterdir()) == [store.path]
+
+
 def test_a_folder_that_cannot_be_written_forgets_and_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder.write_text("a file in its place")
     store = Store.of("net")
