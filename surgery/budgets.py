@@ -69,8 +69,9 @@ class Budget:
     amount: Amount
 
     def __post_init__(self) -> None:
-        if isinstance(self.amount, np.integer | np.floating):
-            object.__setattr__(self, "amount", self.amount.item())  # it goes into plans, which go through JSON
+        given: object = self.amount
+        if isinstance(given, np.generic):
+            object.__setattr__(self, "amount", given.item())  # it goes into plans, which go through JSON
         self.limit(1)
 
     def measure(self, model: nn.Module, inputs: Inputs) -> int:
