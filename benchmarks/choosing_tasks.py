@@ -108,7 +108,7 @@ def digits() -> Task:
     order = torch.randperm(len(data.pictures), generator=torch.Generator().manual_seed(0))
     return Task(
         "digits", data.pictures[order], data.labels[order], data.test_pictures, data.test_labels, DigitNet, (8, 2),
-        3e-3, 32, (0.6, 0.4, 0.25),
+        3e-3, 32, (0.5, 0.3),
     )  # fmt: skip
 
 
