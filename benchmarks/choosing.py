@@ -1,6 +1,6 @@
 """Ways to choose what goes, at the same multiply-accumulates and by measured latency, each with the same tuning after.
 
-    python -m benchmarks.choosing                    # half an hour; writes benchmarks/results/choosing.json and choosing.png
+    python -m benchmarks.choosing              # half an hour; writes benchmarks/results/choosing.json and choosing.png
     python -m benchmarks.choosing digits --seeds 0 --levels 0.4 --output quick.json
 
 Two nets are trained with three seeds each (`benchmarks/choosing_tasks.py`). For each level, `latency-aware` chooses for
