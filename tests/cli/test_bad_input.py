@@ -227,6 +227,7 @@ import torch, torch.export
 from surgery.checkpoints import saving
 from surgery.cli import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell starts without
 WORDS = ["shrink", "cli_zoo:masked", "--input", "2x3x9x9", "-o", "slim", "--overwrite", "--no-prove"]
 
 def half(number):
