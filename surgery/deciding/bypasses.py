@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from surgery.errors import PlanError
+from surgery.deciding.checksums import check_shapes
 from surgery.tensors import named_tensors
 
 
@@ -65,11 +65,4 @@ def check_modules(model: nn.Module, bypasses: Iterable[Bypass]) -> None:
     bypasses = tuple(bypasses)
     tensors = named_tensors(model) if bypasses else {}
     for bypass in bypasses:
-        for name, shape in bypass.shapes.items():
-            if name not in tensors:
-                raise PlanError(f"the model has no {name}", "apply the plan to the model it was made from")
-            if tuple(tensors[name].shape) != tuple(shape):
-                raise PlanError(
-                    f"{name} is {list(tensors[name].shape)}, the plan was made for {list(shape)}",
-                    "apply the plan to the model it was made from, not to one already cut",
-                )
+        check_shapes(tensors, bypass.shapes)

@@ -1,10 +1,14 @@
-"""Sums of tensors' bits: whether weights are those that a plan was made from."""
+"""Whether tensors are those that a plan was made from: their names and shapes, and the sums of their bits."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from surgery.errors import PlanError
 
 IN_CACHE = 1 << 16
 """Elements that are summed at once, so that they stay in the processor's cache."""
@@ -21,3 +25,19 @@ def checksum(tensor: Tensor) -> int:
         whole = raw.size // 8 * 8
         total += int(raw[:whole].view(np.int64).sum()) + int(raw[whole:].sum())
     return total
+
+
+def check_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse tensors that are not those a plan was made for, by their names and shapes.
+
+    Raises:
+        PlanError: One is missing or has another shape.
+    """
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise PlanError(f"the model has no {name}", "apply the plan to the model it was made from")
+        if tuple(tensors[name].shape) != tuple(shape):
+            raise PlanError(
+                f"{name} is {list(tensors[name].shape)}, the plan was made for {list(shape)}",
+                "apply the plan to the model it was made from, not to one already cut",
+            )

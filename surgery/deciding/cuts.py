@@ -21,6 +21,7 @@ from surgery.analysis.graph_specs import GraphSpec
 from surgery.caches import forget_
 from surgery.deciding.aims import Aim
 from surgery.deciding.bypasses import Bypass, check_modules, goes_whole
+from surgery.deciding.checksums import check_shapes
 from surgery.deciding.parts import AxisCut, Carry, Edit, Fold, GroupCut, Rewrite, Scale, Zeros
 from surgery.errors import InputError, PlanError
 from surgery.masks import bake
@@ -225,14 +226,7 @@ class Cuts:
             PlanError: A tensor is missing or has another shape.
         """
         tensors = named_tensors(model)
-        for name, shape in self.shapes.items():
-            if name not in tensors:
-                raise PlanError(f"the model has no {name}", "apply the plan to the model it was made from")
-            if tuple(tensors[name].shape) != tuple(shape):
-                raise PlanError(
-                    f"{name} is {list(tensors[name].shape)}, the plan was made for {list(shape)}",
-                    "apply the plan to the model it was made from, not to one already cut",
-                )
+        check_shapes(tensors, self.shapes)
         return tensors
 
     def __str__(self) -> str:

@@ -18,7 +18,6 @@ from surgery.latency.results import Benchmark, Row
 from surgery.latency.runtimes import runtime_named
 from surgery.proof.cost import size_bytes
 from surgery.targeting.store import Reading, Store
-from surgery.tensors import named_tensors
 
 DENSE, SLIM = "dense", "slim"
 
@@ -174,8 +173,3 @@ def _structure(program: Program) -> Iterator[object]:
         yield node.op, str(node.target), node.args, node.kwargs
         value = node.meta.get("val")
         yield getattr(value, "shape", None), getattr(value, "dtype", None)
-
-
-def widths_of(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
-    """The shapes of a slim model: with the dense model's structure, all that its latency depends on."""
-    return [(name, tuple(tensor.shape)) for name, tensor in named_tensors(model).items()]
