@@ -22,6 +22,20 @@ if TYPE_CHECKING:
     from surgery.quantizing import Quantized, quantize
     from surgery.reporting import report
     from surgery.results import Result
+    from surgery.schedules import (
+        Change,
+        Gradual,
+        Iterative,
+        LotteryTicket,
+        OneShot,
+        Pruner,
+        Structured,
+        Unstructured,
+        keep_masks,
+        rewind_,
+        sparsify_,
+        wear_,
+    )
     from surgery.sensing import sensitivity
     from surgery.sensitivities import Sensitivity
     from surgery.shrinking import shrink
@@ -43,6 +57,10 @@ _HOMES = {
     "surgery.quantizing": ("Quantized", "quantize"),
     "surgery.reporting": ("report",),
     "surgery.results": ("Result",),
+    "surgery.schedules": (
+        *("Change", "Gradual", "Iterative", "LotteryTicket", "OneShot", "Pruner", "Structured", "Unstructured"),
+        *("keep_masks", "rewind_", "sparsify_", "wear_"),
+    ),
     "surgery.sensing": ("sensitivity",),
     "surgery.sensitivities": ("Sensitivity",),
     "surgery.shrinking": ("shrink",),
@@ -54,17 +72,25 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Analysis",
     "Benchmark",
+    "Change",
     "Compensated",
     "Export",
+    "Gradual",
     "Inputs",
+    "Iterative",
+    "LotteryTicket",
+    "OneShot",
     "Parity",
     "Plan",
     "Proof",
     "Pruned",
+    "Pruner",
     "Quantized",
     "Ratio",
     "Result",
     "Sensitivity",
+    "Structured",
+    "Unstructured",
     "__version__",
     "align",
     "analyze",
@@ -76,14 +102,18 @@ __all__ = [
     "cut_optimizer_",
     "cut_optimizer_state",
     "export",
+    "keep_masks",
     "load",
     "prune",
     "quantize",
     "report",
+    "rewind_",
     "save",
     "sensitivity",
     "shrink",
+    "sparsify_",
     "verify",
+    "wear_",
 ]
 
 

@@ -12,10 +12,11 @@ from torch import nn
 from surgery.analysis.graph_modules import rebound
 from surgery.analysis.graph_specs import graph_again
 from surgery.cutting.bypassing import shorten_
-from surgery.cutting.cut import cut_
+from surgery.cutting.cut import cut_, fold_
 from surgery.cutting.twins import float64_copy
 from surgery.deciding.checksums import checksum
 from surgery.deciding.cuts import Cuts
+from surgery.deciding.parts import Fold
 from surgery.errors import CheckError, PlanError
 from surgery.inputs import Example, Inputs
 from surgery.masks import bake, bake_
@@ -57,6 +58,18 @@ class Plan(Cuts):
             self.apply(model, example_inputs, example_kwargs)
         bake_(model)
         return cut_(self.as_cut(self.mask_(model)), self)
+
+    def replay_(self, fresh: nn.Module) -> nn.Module:
+        """A fresh model of the class in the shapes, and with the numbers, of the slim one: weights are to be loaded.
+
+        Nothing is asked of the weights that it has; it may be on the meta device.
+
+        Raises:
+            PlanError: It lacks a tensor of the plan, or has it in another shape.
+        """
+        for bias in self.made:
+            fold_(fresh, Fold(bias, (0.0,) * self.shapes[bias][0]))
+        return cut_(self.as_cut(self.mask_(fresh)), self)
 
     def as_cut(self, model: nn.Module) -> nn.Module:
         """The model itself without the modules that go as a whole, or its captured graph, where that is cut."""

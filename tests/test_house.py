@@ -66,6 +66,7 @@ FLOORS = (
         "demo",
         "gains",
         "pruning",
+        "schedules",
         "sensing",
         "shrinking",
         "verifying",

@@ -19,9 +19,7 @@ from surgery.checkpoints.directories import sha256
 from surgery.checkpoints.manifest import Saved, describe
 from surgery.checkpoints.pretrained import read_generation_
 from surgery.checkpoints.tensors import unstored_buffers, with_ties
-from surgery.cutting.cut import cut_, fold_
 from surgery.cutting.twins import twin
-from surgery.deciding.parts import Fold
 from surgery.errors import InputError
 from surgery.masks import bake, find_coats
 from surgery.progress import stage
@@ -180,9 +178,7 @@ def _replayed(skeleton: nn.Module, saved: Saved) -> nn.Module:
     if saved.plan.empty and not saved.plan.made:
         return skeleton
     try:
-        for bias in saved.plan.made:
-            fold_(skeleton, Fold(bias, (0.0,) * saved.plan.shapes[bias][0]))
-        return cut_(saved.plan.as_cut(saved.plan.mask_(skeleton)), saved.plan)
+        return saved.plan.replay_(skeleton)
     except InputError as error:
         raise InputError(f"{saved.directory} does not fit the model: {error.fact}", SAME_MODEL) from error
     except Exception as error:  # a plan from outside may be wrong in any way

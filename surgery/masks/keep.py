@@ -43,6 +43,25 @@ def apply_keep_masks_(model: nn.Module, keep_masks: Mapping[str, Tensor]) -> Non
             tensor.masked_fill_(~keep, 0)
 
 
+def full_masks(keep_masks: Mapping[str, Tensor], model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The masks as bool in full shape, by the full names of what they mask; two of one tensor keep what both keep.
+
+    Args:
+        keep_masks: As for `apply_keep_masks_`.
+        model: The model, for the names of its modules.
+        tensors: What can be masked, by name.
+
+    Raises:
+        InputError: As `apply_keep_masks_`.
+    """
+    found: dict[str, Tensor] = {}
+    for name, mask in keep_masks.items():
+        path = _resolve(name, model, tensors)
+        keep = _full(name, mask, tensors[path])
+        found[path] = found[path] & keep if path in found else keep
+    return found
+
+
 def _resolve(name: str, model: nn.Module, tensors: Mapping[str, Tensor]) -> str:
     """The full name of the parameter that a key means."""
     for candidate in (name, f"{name}.weight"):

@@ -50,8 +50,8 @@ class TensorCuts:
         for scale in plan.scales:
             self.scales.setdefault(scale.name, []).append(scale)
         biases = {fold.bias for fold in plan.folds}
-        self.made = biases - set(self.canonical) - set(plan.shapes)
-        """Biases that folds make, where the model had none."""
+        self.made = (biases - set(self.canonical) - set(plan.shapes)) | set(plan.made)
+        """Biases that folds and compensation make, where the model had none."""
         self.bypassed = {bypass.module: tuple(bypass.shapes) for bypass in plan.bypasses}
         self.gone = {name for names in self.bypassed.values() for name in names}
         """Parameters of modules that went as a whole."""
