@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from surgery.budgets import MEASURES, Budget
 from surgery.choosing import choose
 from surgery.compensating import RUNGS, Compensated, compensate
 from surgery.deciding.criteria import Loss
@@ -17,9 +18,13 @@ from surgery.iterating import kept
 from surgery.judging import Evaluate
 from surgery.masks import carry_hooks_
 from surgery.plans import Plan
+from surgery.proof.cost import count_params
 from surgery.results import Result
 from surgery.shrinking import shrink
 from surgery.targeting import measured_again
+
+ATTEMPTS = 3
+"""So many times less is asked for where the biases that the ladder makes are too many for the budget."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +85,31 @@ def prune(
         fact = "prune computes with the weights, and checkpoint= leaves them in their files"
         raise InputError(fact, "use choose with it, and plan.apply on the loaded model")
     data = None if data is None else kept(data, samples)
-    plan = choose(model, example_inputs, example_kwargs, data=data, loss=loss, **choosing)
-    compensated = compensate(
-        model, plan, example_inputs, example_kwargs, data=data, evaluate=evaluate, rungs=rungs, samples=samples
-    )
     widths = {name: choosing[name] for name in ("round_to", "uniform", "keep_class") if choosing.get(name) is not None}
-    result = shrink(compensated.model, example_inputs, example_kwargs, prove=prove, depth=bool(plan.bypasses), **widths)
+    counted = next((name for name in MEASURES if choosing.get(name) is not None), None)
+    over, most = 0.0, float("inf")
+    for _ in range(ATTEMPTS):
+        try:
+            plan = choose(model, example_inputs, example_kwargs, data=data, loss=loss, **choosing)
+        except InputError:
+            if not over:
+                raise
+            break  # less cannot be had: some biases too many
+        if counted is not None and most == float("inf"):
+            budget, inputs = Budget(counted, choosing[counted]), Inputs.of(example_inputs, example_kwargs)
+            most = budget.limit(budget.measure(model, inputs))
+        compensated = compensate(
+            model, plan, example_inputs, example_kwargs, data=data, evaluate=evaluate, rungs=rungs, samples=samples
+        )
+        result = shrink(
+            compensated.model, example_inputs, example_kwargs, prove=prove, depth=bool(plan.bypasses), **widths
+        )
+        if counted is None or (excess := budget.measure(result.model, inputs) - most) <= 0:
+            break
+        over += excess  # biases that the ladder made; so much less is asked for
+        choosing = {**choosing, counted: most - over}
     made = tuple(name for name in result.plan.shapes if name not in plan.shapes)
-    result = replace(result, plan=replace(result.plan, made=made))
+    result = replace(result, plan=replace(result.plan, made=made), params_before=count_params(model))
     if plan.aim is not None:
         aim = measured_again(plan.aim, model, result.model, Inputs.of(example_inputs, example_kwargs))
         more = result.plan.removed_channels - plan.removed_channels

@@ -102,3 +102,16 @@ def test_what_is_no_data_is_refused_before_anything_is_run() -> None:
 
     with pytest.raises(InputError, match="the data is a str"):
         surgery.prune(Silent(4, 4), torch.randn(2, 4), data="loader")
+
+
+@pytest.mark.parametrize("share", [0.9, 0.7, 0.45])
+def test_biases_that_the_ladder_makes_count_towards_the_budget(share):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(6, 24, bias=False), nn.ReLU(), nn.Linear(24, 24, bias=False), nn.ReLU(), nn.Linear(24, 3)
+    )
+    data = [torch.randn(32, 6) for _ in range(4)]
+    result = surgery.prune(net, data[0], data=data, params=share)
+    assert any(layer.bias is not None for layer in (result.model[0], result.model[2]))
+    assert result.params_before == sum(parameter.numel() for parameter in net.parameters())
+    assert 0.85 * share < result.params_after / result.params_before <= share
