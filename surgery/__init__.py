@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from surgery.checkpoints import load, save
     from surgery.choosing import choose
     from surgery.compensating import Compensated, compensate
+    from surgery.distilling import Distillation
     from surgery.exporting import Export, Parity, export
+    from surgery.fitting import Fitted, fit
     from surgery.inputs import Inputs
     from surgery.latency import Benchmark, Ratio, benchmark
     from surgery.plans import Plan
     from surgery.proof.prove import Proof
     from surgery.pruning import Pruned, prune
     from surgery.quantizing import Quantized, quantize
+    from surgery.recovering import Recovered, recover
     from surgery.reporting import report
     from surgery.results import Result
     from surgery.schedules import (
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from surgery.sensing import sensitivity
     from surgery.sensitivities import Sensitivity
     from surgery.shrinking import shrink
+    from surgery.sparsities import Sparsity, sparsity
     from surgery.training import cut_ema_, cut_ema_state, cut_optimizer_, cut_optimizer_state
     from surgery.verifying import verify
 
@@ -48,13 +52,16 @@ _HOMES = {
     "surgery.checkpoints": ("load", "save"),
     "surgery.choosing": ("choose",),
     "surgery.compensating": ("Compensated", "compensate"),
+    "surgery.distilling": ("Distillation",),
     "surgery.exporting": ("Export", "Parity", "export"),
+    "surgery.fitting": ("Fitted", "fit"),
     "surgery.inputs": ("Inputs",),
     "surgery.latency": ("Benchmark", "Ratio", "benchmark"),
     "surgery.plans": ("Plan",),
     "surgery.proof.prove": ("Proof",),
     "surgery.pruning": ("Pruned", "prune"),
     "surgery.quantizing": ("Quantized", "quantize"),
+    "surgery.recovering": ("Recovered", "recover"),
     "surgery.reporting": ("report",),
     "surgery.results": ("Result",),
     "surgery.schedules": (
@@ -64,6 +71,7 @@ _HOMES = {
     "surgery.sensing": ("sensitivity",),
     "surgery.sensitivities": ("Sensitivity",),
     "surgery.shrinking": ("shrink",),
+    "surgery.sparsities": ("Sparsity", "sparsity"),
     "surgery.training": ("cut_ema_", "cut_ema_state", "cut_optimizer_", "cut_optimizer_state"),
     "surgery.verifying": ("verify",),
 }
@@ -74,7 +82,9 @@ __all__ = [
     "Benchmark",
     "Change",
     "Compensated",
+    "Distillation",
     "Export",
+    "Fitted",
     "Gradual",
     "Inputs",
     "Iterative",
@@ -87,8 +97,10 @@ __all__ = [
     "Pruner",
     "Quantized",
     "Ratio",
+    "Recovered",
     "Result",
     "Sensitivity",
+    "Sparsity",
     "Structured",
     "Unstructured",
     "__version__",
@@ -102,16 +114,19 @@ __all__ = [
     "cut_optimizer_",
     "cut_optimizer_state",
     "export",
+    "fit",
     "keep_masks",
     "load",
     "prune",
     "quantize",
+    "recover",
     "report",
     "rewind_",
     "save",
     "sensitivity",
     "shrink",
     "sparsify_",
+    "sparsity",
     "verify",
     "wear_",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from torch import nn
 
@@ -31,6 +33,8 @@ class Result:
         inputs: The example inputs.
         configured: The class and config of a model of transformers before the cut; None for other models.
         source_sha256: The hash of the weights that were cut, masks applied: of every tensor's name, type, shape, bytes.
+        training: What was trained after the cut (and is not part of the proof), run by run, as plain data.
+        origin: The directory that it was read from (`surgery.checkpoints.reopen`); None for one that was cut here.
     """
 
     model: nn.Module
@@ -44,6 +48,8 @@ class Result:
     inputs: Inputs | None = None
     configured: Configured | None = None
     source_sha256: str = ""
+    training: tuple[Mapping[str, Any], ...] = ()
+    origin: Path | None = None
 
     @property
     def kind(self) -> Literal["class", "graph"]:

@@ -38,6 +38,7 @@ from surgery.proof.prove import FLOAT64_LIMIT_BYTES, Proof
 from surgery.proof.prove import prove as compare
 from surgery.results import Result
 from surgery.sources.configs import Configured
+from surgery.sparsities import scattered_note
 from surgery.tensors import sha256_of
 from surgery.uniform import uniform_widths
 
@@ -170,7 +171,7 @@ def carried_out(
             params_after=after.params,
             macs_before=before.macs,
             macs_after=after.macs,
-            notes=tuple(said),
+            notes=(*said, *scattered_note(slim)),
             inputs=study.inputs,
             configured=Configured.of(whole),
             source_sha256=hashed,

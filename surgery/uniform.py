@@ -64,7 +64,7 @@ def plain(configured: Configured, slim: nn.Module, cuts: Cuts, inputs: Inputs) -
     floats = {edit.old: edit.new for edit in cuts.edits if isinstance(edit.old, float)}
     for config in configured.fitting(slim, floats):
         try:
-            made = _filled(configured.with_(config), slim)
+            made = filled(configured.with_(config), slim)
         except Exception:  # the class refuses it after all, in words of its own
             continue
         if same(slim, made, inputs):
@@ -81,8 +81,12 @@ def same(slim: nn.Module, other: nn.Module, inputs: Inputs) -> bool:
     return proof.passed and own is not None and own <= ROUNDING  # not every model runs in float64
 
 
-def _filled(configured: Configured, slim: nn.Module) -> nn.Module:
-    """A model of the config with the slim one's tensors, which it shares."""
+def filled(configured: Configured, slim: nn.Module) -> nn.Module:
+    """A model of the config with the slim one's tensors, which it shares.
+
+    Raises:
+        Exception: The class refuses the config, or the tensors do not fit; it may be any.
+    """
     with quiet():
         made: Any = configured.kind(copy.deepcopy(configured.config))
     made.load_state_dict(slim.state_dict(), assign=True)

@@ -26,6 +26,20 @@ def test_the_examples_run(capsys: pytest.CaptureFixture[str], stand_in: StandIn)
     assert "0.weight[3]" in printed
 
 
+def test_the_script_runs_in_less_than_forty_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (script,) = re.findall(r"```python half\.py\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(script.splitlines()) < 40
+    monkeypatch.chdir(tmp_path)
+    exec(compile(script, str(README), "exec"), {"__name__": "__main__"})
+    printed = capsys.readouterr().out
+    assert "within 5 % of it" in printed
+    assert "proof passed" in printed
+    assert (tmp_path / "slim.int8.onnx").exists()
+    assert (tmp_path / "slim" / "surgery.json").exists()
+
+
 def test_the_table_is_generated_from_the_committed_results() -> None:
     text = README.read_text()
     between = text.split(readme.BEGIN)[1].split(readme.END)[0].strip()

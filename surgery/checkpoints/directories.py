@@ -56,7 +56,7 @@ def check_free(directory: str | os.PathLike[str], *, overwrite: bool = False, so
         raise InputError(f"{named} cannot be written", "name a new directory")
     if not target.parent.is_dir():
         raise InputError(f"the directory {str(target.parent)!r} does not exist", "create it first")
-    recover(target)
+    bring_back(target)
     if not os.path.lexists(target):
         return target
     if target.is_symlink():
@@ -112,7 +112,7 @@ def replaced(directory: str | os.PathLike[str], *, overwrite: bool, source: str 
 
     The work happens in a hidden directory beside it (`.<name>.<random>`), whose files are on disk before it gets its
     name. An older directory is swapped in one step where the system can do that. Where it cannot, it is moved aside
-    first, and `recover` brings it back if the process is killed in between. After an exception the old one is there
+    first; `bring_back` does what it says if the process is killed in between. After an exception the old one is there
     and nothing else; after a kill, a hidden directory may be left.
 
     Raises:
@@ -141,7 +141,7 @@ def replaced(directory: str | os.PathLike[str], *, overwrite: bool, source: str 
         ) from error
 
 
-def recover(target: Path) -> None:
+def bring_back(target: Path) -> None:
     """Bring back a directory that was moved aside when its process was killed."""
     aside = _aside(target)
     if _is_ours(aside) and not os.path.lexists(target):

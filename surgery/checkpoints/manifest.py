@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from surgery.checkpoints.anatomy import Part
-from surgery.checkpoints.directories import MANIFEST, WEIGHTS, is_plain, recover
+from surgery.checkpoints.directories import MANIFEST, WEIGHTS, bring_back, is_plain
 from surgery.errors import InputError, PlanError
 from surgery.plans import Plan
 from surgery.sources.models import is_library_model
@@ -72,6 +72,7 @@ class Manifest:
         params_before, params_after: Elements of the parameters.
         macs_before, macs_after: Multiply-accumulates of one call.
         notes: What else the report said.
+        training: What was trained after the cut, run by run; the proof is of the cut, before that.
     """
 
     tool: Literal["surgery"] = "surgery"
@@ -95,6 +96,7 @@ class Manifest:
     macs_before: int
     macs_after: int
     notes: tuple[str, ...] = ()
+    training: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> bytes:
         """The file's bytes."""
@@ -136,9 +138,10 @@ class Saved:
         m = self.manifest
         source = f", made from {m.source}" if m.source else ""
         passed = "not proven" if m.proof is None else "proven" if m.proof.get("passed") is True else "NOT proven"
+        trained = ", then trained" if m.training else ""
         return (
             f"{self.directory}: parameters {m.params_before:,} -> {m.params_after:,}, "
-            f"macs {m.macs_before:,} -> {m.macs_after:,}, {passed}{source} (surgery {m.surgery_version})"
+            f"macs {m.macs_before:,} -> {m.macs_after:,}, {passed}{trained}{source} (surgery {m.surgery_version})"
         )
 
 
@@ -149,7 +152,7 @@ def describe(directory: str | Path) -> Saved:
         InputError: No such directory, not written by `save`, a newer format, or a damaged `surgery.json`.
     """
     directory = Path(directory)
-    recover(directory)
+    bring_back(directory)
     path = directory / MANIFEST
     if not directory.is_dir():
         raise InputError(f"there is no directory {str(directory)!r}", NOT_OURS)

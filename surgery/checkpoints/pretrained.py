@@ -7,11 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from surgery.errors import InputError, SurgeryError
 from surgery.results import Result
 from surgery.sources.configs import Configured, quiet
 from surgery.sources.libraries import from_transformers
-from surgery.uniform import plain, same
+from surgery.uniform import filled, plain, same
 
 GENERATION = "generation_config.json"
 
@@ -51,6 +54,25 @@ def save_plain(result: Result, before: Configured, place: Path) -> bool:
     for path in sorted(set(place.rglob("*")) - there, reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     return False
+
+
+def save_weights(model: nn.Module, place: Path) -> None:
+    """Write a model of transformers, trained since it was read from a plain directory, as transformers does.
+
+    Raises:
+        InputError: Read again, it has other weights.
+    """
+    configured = Configured.of(model)
+    assert configured is not None, "a plain directory holds a model of transformers"
+    made: Any = filled(configured, model)
+    with quiet():
+        made.save_pretrained(place)
+        again = from_transformers(place)[0].state_dict()
+    state = model.state_dict()
+    odd = [name for name, value in state.items() if name not in again or not torch.equal(again[name], value.cpu())]
+    if odd or again.keys() - state.keys():
+        named = ", ".join(odd or sorted(again.keys() - state.keys()))
+        raise InputError(f"transformers reads other weights than were written: {named}", "report it to the project")
 
 
 def save_generation(slim: Any, place: Path) -> None:

@@ -19,6 +19,7 @@ from surgery.cli.exporting import export
 from surgery.cli.outcome import Outcome
 from surgery.cli.pruning import prune
 from surgery.cli.quantizing import quantize
+from surgery.cli.recovering import recover
 from surgery.cli.sensing import sensitivity
 from surgery.cli.shrinking import shrink
 from surgery.cli.verifying import verify
@@ -61,6 +62,6 @@ def _quiet(command: Callable[P, Outcome]) -> Callable[P, Outcome]:
     return run
 
 
-for command in (shrink, choose, prune, sensitivity, align, explain, export, quantize, bench, verify):
+for command in (shrink, choose, prune, recover, sensitivity, align, explain, export, quantize, bench, verify):
     app.command(no_args_is_help=True)(_quiet(command))
 app.command()(demo)  # tells its story on stdout as it goes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from surgery.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from surgery.checkpoints import Saved
     from surgery.sources import LoadedModel
 
 
@@ -39,7 +41,7 @@ def opened(
     Raises:
         InputError: As `surgery.sources.load_model`, or a saved directory was made from code that nobody named.
     """
-    from surgery.checkpoints import NAME_IT, describe, load, recover
+    from surgery.checkpoints import bring_back, describe, load
     from surgery.sources import load_model
 
     def open_saved(directory: Path) -> nn.Module:
@@ -48,19 +50,44 @@ def opened(
             note(str(saved))
         if factory == spec:
             raise InputError(f"--factory is {factory!r}, the saved directory itself", "name the model before the cut")
-        try:
-            return load(directory, None if factory is None else opened(factory, trust=trust, quiet=True).model)
-        except InputError as error:
-            if error.way_out == NAME_IT:
-                named = saved.manifest.source or "package.module:factory"
-                raise InputError(error.fact, f"name it: --factory {named}") from error
-            raise
+        with naming_factory(saved):
+            return load(directory, before_cut(saved, factory=factory, trust=trust))
 
-    recover(Path(spec))
+    bring_back(Path(spec))
     loaded = load_model(spec, checkpoint=checkpoint, strip_prefix=strip_prefix, trust=trust, open_saved=open_saved)
     for text in () if quiet else loaded.notes:
         note(text)
     return loaded
+
+
+def before_cut(saved: Saved, *, factory: str | None, trust: bool) -> nn.Module | None:
+    """What a saved directory was made from, to be passed to `load`; None where `load` finds it itself.
+
+    Args:
+        saved: The directory.
+        factory: How the model is named; where it was cut in several rounds, before the first or before the last.
+        trust: Allow the code of a transformers directory.
+    """
+    from surgery.checkpoints import lineage
+
+    *earlier, _ = lineage(saved)
+    if earlier and (factory is None or not Path(factory).is_dir()):
+        return opened(str(earlier[-1].directory), factory=factory, trust=trust, quiet=True).model
+    return None if factory is None else opened(factory, trust=trust, quiet=True).model
+
+
+@contextmanager
+def naming_factory(saved: Saved) -> Iterator[None]:
+    """Have an error about a model that nobody named say how the command line names it."""
+    from surgery.checkpoints import NAME_IT
+
+    try:
+        yield
+    except InputError as error:
+        if error.way_out == NAME_IT:
+            named = saved.manifest.source or "package.module:factory"
+            raise InputError(error.fact, f"name it: --factory {named}") from error
+        raise
 
 
 def streamed(

@@ -24,7 +24,9 @@ Checkpoint = Annotated[
     Path | None,
     typer.Option(help="Weights for MODEL: .safetensors, .pt, .pth, .bin or .ckpt; nothing in it is executed."),
 ]
-StripPrefix = Annotated[str, typer.Option(metavar="PREFIX", help="Taken off every name in the checkpoint.")]
+StripPrefix = Annotated[
+    str, typer.Option(metavar="PREFIX", help="Taken off the names in the checkpoint; others are left out.")
+]
 Trust = Annotated[
     bool,
     typer.Option(

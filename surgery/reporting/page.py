@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,9 @@ from surgery.exporting.staging import staged
 from surgery.latency.results import Benchmark
 from surgery.quantizing import Quantized
 from surgery.reporting import facts
+from surgery.reporting.attached import Attached, Given, attached
 from surgery.reporting.curves import curves_of
+from surgery.reporting.learning import NEEDED, Trained, learning_of
 from surgery.reporting.proving import gauges_of
 from surgery.reporting.removal import removal_of
 from surgery.reporting.rendering import check_page, environment
@@ -41,6 +43,13 @@ class _Shown:
     exports: tuple[Export, ...]
     sensitivity: Sensitivity | None
     quantized: Quantized | None
+    training: Trained | None
+    figures: tuple[Attached, ...]
+
+    @property
+    def record(self) -> Mapping[str, Any] | None:
+        """What is written down of a training after the cut, of what `recover` handed back."""
+        return None if self.training is None else getattr(self.result, "record", None)
 
     @property
     def compensated(self) -> Compensated | None:
@@ -56,6 +65,8 @@ def report(
     exports: Iterable[Export] = (),
     sensitivity: Sensitivity | None = None,
     quantized: Quantized | None = None,
+    training: Trained | None = None,
+    figures: Given = (),
     saved: str | os.PathLike[str] | None = None,
     title: str | None = None,
     overwrite: bool = False,
@@ -71,6 +82,9 @@ def report(
         exports: What `export` handed back.
         sensitivity: What `sensitivity` handed back.
         quantized: What `quantize` handed back.
+        training: What `fit` handed back; of what `recover` did, it is shown without being asked for.
+        figures: Pictures of your own (.png, .svg, .jpg), as paths, `(path, caption)` pairs or `{path: caption}`; they
+            are embedded.
         saved: The directory that `save` wrote, for the lines on how to load it.
         title: The heading; by default the class of the model, or the models that were timed.
         overwrite: Replace a file that is already there.
@@ -80,10 +94,13 @@ def report(
 
     Raises:
         MissingExtraError: jinja2 is not installed (the extra `report`).
-        InputError: There is nothing to report, something is of another type, or the file cannot be written.
+        InputError: There is nothing to report, something is of another type, a figure is missing or no picture, or the
+            file cannot be written.
     """
-    path, shown = Path(path), _Shown(result, benchmark, tuple(exports), sensitivity, quantized)
     check_page()
+    training = getattr(result, "fitted", None) if training is None else training
+    path = Path(path)
+    shown = _Shown(result, benchmark, tuple(exports), sensitivity, quantized, training, attached(figures))
     _check(shown)
     directory = None if saved is None else describe(Path(saved))
     with staged(path, overwrite=overwrite) as file:
@@ -103,8 +120,11 @@ def _check(shown: _Shown) -> None:
         if value is not None and not isinstance(value, kind):
             fact = f"{name} is a {type(value).__name__}"
             raise InputError(fact, f"pass the {kind.__name__} that surgery handed back")
-    if all(value is None for _, value, _ in wanted):
-        raise InputError("there is nothing to report", "pass result=, benchmark=, exports=, sensitivity= or quantized=")
+    if shown.training is not None and not all(hasattr(shown.training, name) for name in NEEDED):
+        raise InputError(f"training is a {type(shown.training).__name__}", "pass the Fitted that surgery handed back")
+    if shown.training is None and not shown.figures and all(value is None for _, value, _ in wanted):
+        every = "result=, benchmark=, exports=, sensitivity=, quantized=, training= or figures="
+        raise InputError("there is nothing to report", f"pass {every}")
 
 
 def _render(shown: _Shown, saved: Saved | None, title: str | None) -> str:
@@ -136,6 +156,10 @@ def _render(shown: _Shown, saved: Saved | None, title: str | None) -> str:
         curves=None if shown.sensitivity is None else curves_of(shown.sensitivity),
         quantized=shown.quantized,
         int8_ratio=None if shown.quantized is None else shown.quantized.ratio,
+        training=shown.training,
+        learning=None if shown.training is None else learning_of(shown.training),
+        record=shown.record,
+        figures=shown.figures,
         exports=[(one, _beyond(one)) for one in shown.exports],
         benchmark=benchmark,
         places=places,
@@ -158,6 +182,10 @@ def _title(shown: _Shown) -> str:
         return f"Latency of {', '.join(models)}"
     if shown.sensitivity is not None:
         return f"Sensitivity of {shown.sensitivity.model}"
+    if shown.training is not None:
+        return f"Training of {type(shown.training.model).__name__}"
+    if shown.figures and not shown.exports and shown.quantized is None:
+        return shown.figures[0].caption
     files = [one.path for one in (*shown.exports, shown.quantized) if one is not None]
     return ", ".join(path.name for path in files)
 

@@ -43,6 +43,11 @@ class Scale:
         """`(position, words, anchor)` of every tick; words at an end are anchored so that they stay inside."""
         return tuple((self(tick), _said(tick), self._anchor(self(tick))) for tick in self.ticks)
 
+    @property
+    def sides(self) -> tuple[tuple[float, str], ...]:
+        """`(position, words)` of every tick of an axis that goes upwards."""
+        return tuple((self(tick), _said(tick)) for tick in self.ticks)
+
     def _anchor(self, position: float) -> str:
         if abs(position - self.start) < EDGE:
             return "start"

@@ -281,8 +281,12 @@ class Pruner:
             "early": None if self.early is None else dict(self.early),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], optimizer: Optimizer | None = None) -> None:
         """Take that up again; the net becomes as narrow and masked as it was, and waits for its weights.
+
+        Args:
+            state: What `state_dict` returned.
+            optimizer: One over the net as it is now: it goes on over the narrow one, and waits for its state.
 
         Raises:
             InputError: It is no such state.
@@ -293,6 +297,8 @@ class Pruner:
         for text in state["cuts"]:
             plan = Plan.from_json(text)
             self.model = plan.replay_(self.model)
+            if optimizer is not None:
+                cut_optimizer_(optimizer, plan, self.model)
             self.cuts.append(plan)
         modules = dict(self.model.named_modules())
         for name in state["masked"]:

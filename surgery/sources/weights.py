@@ -25,10 +25,11 @@ def load_checkpoint_(model: nn.Module, path: Path, *, strip_prefix: str = "") ->
     Args:
         model: Written in place. On a refusal for its names it may hold a part of the weights.
         path: `.safetensors`, or a pickled `.pt`, `.pth`, `.bin` or `.ckpt`, which is read with `weights_only=True`.
-        strip_prefix: Taken off every name in the file (`"module."`).
+        strip_prefix: Taken off the names in the file (`"module."`). Names without it are left out: a checkpoint of
+            Lightning holds what else the module has (a loss with weights, a teacher) beside `net.`.
 
     Returns:
-        Notes for the user: what was unwrapped, merged or cast.
+        Notes for the user: what was unwrapped, left out, merged or cast.
 
     Raises:
         InputError: the file cannot be read, or it does not fit the model.
@@ -42,8 +43,11 @@ def load_weights_(
 ) -> tuple[str, ...]:
     """As `load_checkpoint_`, from tensors by name. `source` is what errors call them."""
     expected = model.state_dict(keep_vars=True)
-    merged = merge_state_dict(weights, strip_prefix=strip_prefix, keep=expected)
     notes = []
+    named = {name: value for name, value in weights.items() if name.startswith(strip_prefix)} or weights
+    if others := [name for name in weights if name not in named]:
+        notes.append(f"{source}: {_count(others, 'name')} not under {strip_prefix!r} left out: {_listed(others)}")
+    merged = merge_state_dict(named, strip_prefix=strip_prefix, keep=expected)
     if coats := [name for name in merged if f"{strip_prefix}{name}" not in weights]:
         notes.append(f"{source}: {len(coats)} masked or normalised weights were merged into plain ones")
 
@@ -118,7 +122,7 @@ def _names(
         lines.append(f"{_count(missing, 'name')} missing: {_listed([_near(name, extra) for name in missing])}")
     if extra:
         lines.append(f"{_count(extra, 'name')} not in the model: {_listed([_near(name, missing) for name in extra])}")
-    if prefix := prefix_of(merged, expected):
+    if prefix := prefix_of(merged, expected) or _prefix_inside(merged, expected):
         return lines, f"strip the prefix {prefix!r} from the names (--strip-prefix {prefix})"
     return lines, "build the very model that the weights were saved from"
 
@@ -132,6 +136,13 @@ def prefix_of(merged: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
         if all(name.startswith(prefix) and name[len(prefix) :] in expected for name in merged):
             return prefix
     return ""
+
+
+def _prefix_inside(merged: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """What stands before all names of the model in a file that holds others beside them, or nothing."""
+    first = next(iter(expected), "")
+    found = (name.removesuffix(first) for name in merged if name.endswith(f".{first}"))
+    return next((prefix for prefix in found if all(f"{prefix}{name}" in merged for name in expected)), "")
 
 
 def _near(name: str, others: list[str]) -> str:

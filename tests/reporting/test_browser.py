@@ -9,6 +9,7 @@ import pytest
 
 from surgery.reporting import report
 from tests.reporting.browser import COMMAND, Browser, browsing
+from tests.reporting.courses import SVG, png, recovered
 from tests.reporting.measures import pruned, quantized, study
 from tests.reporting.pages import HOSTILE, benchmark, export, hostile_result, row, stranded_result
 
@@ -57,17 +58,24 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (row("masked", 4.2), row("slim", 1.4, seed=1), row("again", 4.2, scatter=0.4, seed=2)), (row(long, 9.0),)
     )
     hostile = benchmark((row(HOSTILE, 2.0), row("b", 1.0)))
+    drawn = place / "b.svg"
+    drawn.write_text(SVG)
     return {
         "whole": report(place / "whole.html", result=stranded_result(), benchmark=timed, exports=[export()]),
         "measured": report(
             place / "measured.html", result=pruned(), sensitivity=study(name=long), quantized=quantized()
         ),
         "timed": report(place / "timed.html", benchmark=timed),
+        "trained": report(
+            place / "trained.html",
+            result=recovered(notes=(long,)),
+            figures=[(png(place / "a.png", 900, 300), long), drawn],
+        ),
         "hostile": report(place / "hostile.html", result=hostile_result(), benchmark=hostile, title=HOSTILE),
     }
 
 
-@pytest.mark.parametrize("name", ["whole", "measured", "timed", "hostile"])
+@pytest.mark.parametrize("name", ["whole", "measured", "timed", "trained", "hostile"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize(("width", "phone"), [(1280, False), (390, True)], ids=["desk", "phone"])
 def test_it_opens_without_a_complaint(
@@ -75,7 +83,8 @@ def test_it_opens_without_a_complaint(
 ) -> None:
     browser.open(pages[name], width=width, dark=dark, phone=phone)
     assert browser.troubles == []
-    assert browser.requests == [pages[name].as_uri()]
+    assert [request for request in browser.requests if not request.startswith("data:")] == [pages[name].as_uri()]
+    assert browser.run("[...document.images].every(image => image.naturalWidth > 0)")
     assert browser.run("[document.documentElement.scrollWidth, document.body.scrollWidth, innerWidth]") == [width] * 3
     brightness = browser.run("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
     assert brightness < 40 if dark else brightness > 200

@@ -201,7 +201,7 @@ def test_refusals_leave_nothing(result: Result, tmp_path: Path, monkeypatch: pyt
     mine = tmp_path / "mine.html"
     mine.write_text("mine")
     refused = {
-        "there is nothing to report\n  -> pass result=, benchmark=, exports=, sensitivity= or quantized=": {},
+        "there is nothing to report\n  -> pass result=, benchmark=, exports=, sensitivity=, quantized=,": {},
         "result is a Residual\n  -> pass the Result that surgery handed back": {"result": result.model},
         "benchmark is a str\n  -> pass the Benchmark that surgery handed back": {"benchmark": "times.json"},
         "exports[1] is a PosixPath\n  -> pass the Export that": {"exports": [export(), mine]},

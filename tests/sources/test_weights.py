@@ -84,6 +84,21 @@ def test_a_prefix_is_stripped_when_asked_and_suggested_when_not(tmp_path: Path) 
     assert_close(model.state_dict(), trained.state_dict(), rtol=0, atol=0)
 
 
+def test_a_part_of_a_checkpoint_is_taken_by_its_prefix_and_suggested(tmp_path: Path) -> None:
+    trained, model = Net(), Net()
+    state = {f"net.{name}": tensor.clone() for name, tensor in trained.state_dict().items()}
+    save_file({"loss.weight": torch.ones(3), **state}, tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match=r"strip the prefix 'net.' from the names \(--strip-prefix net.\)$"):
+        load_checkpoint_(model, tmp_path / "x.safetensors")
+    notes = load_checkpoint_(model, tmp_path / "x.safetensors", strip_prefix="net.")
+    assert notes == ("x.safetensors: 1 name not under 'net.' left out: loss.weight",)
+    assert_close(model.state_dict(), trained.state_dict(), rtol=0, atol=0)
+    with pytest.raises(InputError, match=r"names? missing"):
+        load_checkpoint_(model, tmp_path / "x.safetensors", strip_prefix="loss.")
+    with pytest.raises(InputError, match=r"do not start with 'nets.'"):
+        load_checkpoint_(model, tmp_path / "x.safetensors", strip_prefix="nets.")
+
+
 def test_missing_and_extra_names() -> None:
     state = dict(Net().state_dict())
     state["conv.weights"] = state.pop("conv.weight")
