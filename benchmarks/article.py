@@ -29,7 +29,7 @@ from benchmarks.article_curves import curves, trained
 from benchmarks.article_picture import pictures
 from benchmarks.article_table import table
 from benchmarks.article_tasks import BATCH, TASKS, Task
-from benchmarks.article_things import things
+from benchmarks.article_things import Tried, things, timed
 from surgery.errors import SurgeryError
 from surgery.latency.machine import this_machine
 
@@ -44,10 +44,11 @@ SHARES = (0.4, 0.2, 0.1)
 def measured(
     task: Task, seeds: Sequence[int], levels: int, shares: Sequence[float], output: Path | None, **timing: Any
 ) -> dict[str, Any]:
-    """All facts, ready for JSON; written after every seed, so that an interrupt loses one."""
+    """All facts, ready for JSON. Everything is made first, then timed seed by seed; written after each of these."""
     about = {"train": len(task.labels), "test": len(task.test_labels), "epochs": task.epochs, "tuning": task.tuning}
     facts: dict[str, Any] = {"machine": str(this_machine()), "data": task.name, "batch": BATCH, **about}
     facts |= {"dense": [], "points": [], "things": [], "benchmarks": []}
+    tried: list[Tried] = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
             dense, early = trained(task, seed, task.epochs)
@@ -55,17 +56,14 @@ def measured(
             facts["dense"].append({"seed": seed, "accuracy": right})
             print(f"{task.name}, seed {seed}: dense {right:.2%}", flush=True)
             facts["points"] += curves(task, dense, early, seed, levels)
-            for found in things(task, dense, seed, shares, Path(folder), **timing):
-                facts["benchmarks" if "benchmark" in found else "things"].append(found)
+            tried.append(things(task, dense, seed, shares, Path(folder)))
+        for one in tried:
+            lines, benchmark = timed(one, **timing)
+            facts["things"] += lines
+            facts["benchmarks"].append({"seed": one.seed, "benchmark": json.loads(benchmark.to_json())})
             if output is not None:
-                output.write_text(json.dumps(_plain(facts), indent=1))
-    return _plain(facts)
-
-
-def _plain(facts: dict[str, Any]) -> dict[str, Any]:
-    """With the benchmarks as JSON has them."""
-    timed = [{**one, "benchmark": json.loads(one["benchmark"].to_json())} for one in facts["benchmarks"]]
-    return {**facts, "benchmarks": timed}
+                output.write_text(json.dumps(facts))
+    return facts
 
 
 def main() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import surgery
 from benchmarks.article_curves import tuned_
@@ -45,26 +45,51 @@ class Line:
     share: float | None
     size_bytes: int
 
+    def __str__(self) -> str:
+        return self.way if self.share is None else f"{self.way} {self.share:.0%}"
 
-def things(
-    task: Task, dense: nn.Module, seed: int, shares: Sequence[float], folder: Path, **timing: Any
-) -> Iterator[dict[str, Any]]:
-    """A line for each thing, its latency a share of the dense net's in eager mode; then the benchmark of all."""
+
+@dataclass(frozen=True)
+class Tried:
+    """Everything of one seed.
+
+    Attributes:
+        seed: The seed.
+        example: The call that is timed.
+        lines: What was tried.
+        subjects: Nets and files by name.
+    """
+
+    seed: int
+    example: Tensor
+    lines: tuple[Line, ...]
+    subjects: Mapping[str, nn.Module | Path]
+
+
+def things(task: Task, dense: nn.Module, seed: int, shares: Sequence[float], folder: Path) -> Tried:
+    """Everything made and judged; nothing is timed yet."""
     made = _Made(task, dense, seed, folder)
-    found = [*made.masked(), *made.runtimes()]
+    lines = [*made.masked(), *made.runtimes()]
     for share in shares:
-        found += [*made.smaller(share), *made.slim(share)]
-    timed = surgery.benchmark(made.timed(), task.example, runtimes=RUNTIMES, **timing)
-    whole = timed.cell("eager").row("dense").summary().p50_ms
-    for line in found:
-        own = made.models.get(line.model)
-        counted = {} if own is None else {"params": count_params(own), "macs": macs(own, Inputs.of(task.example))}
-        told = {"seed": seed, **vars(line), **counted}
-        told["latency"] = timed.cell(line.runtime).row(line.model).summary().p50_ms / whole
-        asked = "" if line.share is None else f" {line.share:.0%}"
-        print(f"  {line.way}{asked}: {line.accuracy:.2%} at {told['latency']:.3f}", flush=True)
-        yield told
-    yield {"seed": seed, "benchmark": timed}
+        lines += [*made.smaller(share), *made.slim(share)]
+    for line in lines:
+        print(f"  {line}: {line.accuracy:.2%}", flush=True)
+    return Tried(seed, task.example, tuple(lines), {**made.models, **made.files})
+
+
+def timed(tried: Tried, **settings: Any) -> tuple[list[dict[str, Any]], surgery.Benchmark]:
+    """The lines for JSON, each with its latency as a share of the dense net's in eager mode; and the benchmark."""
+    benchmark = surgery.benchmark(tried.subjects, tried.example, runtimes=RUNTIMES, **settings)
+    whole = benchmark.cell("eager").row("dense").summary().p50_ms
+    found = []
+    for line in tried.lines:
+        told = {"seed": tried.seed, **vars(line)}
+        told["latency"] = benchmark.cell(line.runtime).row(line.model).summary().p50_ms / whole
+        if isinstance(own := tried.subjects[line.model], nn.Module):
+            told |= {"params": count_params(own), "macs": macs(own, Inputs.of(tried.example))}
+        print(f"  {line}: {line.accuracy:.2%} at {told['latency']:.3f}", flush=True)
+        found.append(told)
+    return found, benchmark
 
 
 class _Made:
@@ -74,10 +99,6 @@ class _Made:
         self.task, self.dense, self.seed, self.folder = task, dense.eval(), seed, folder
         self.models: dict[str, nn.Module] = {"dense": self.dense}
         self.files: dict[str, Path] = {}
-
-    def timed(self) -> dict[str, nn.Module | Path]:
-        """Everything that is timed, by name."""
-        return {**self.models, **self.files}
 
     def masked(self) -> list[Line]:
         """Single weights under masks, with their hooks and baked; whole channels under masks."""
