@@ -109,9 +109,8 @@ class Pace:
         elif int(total) != self.total:
             fact = f"the run was begun for {self.total} steps, and now has {int(total)}"
             raise InputError(fact, "give the Trainer the max_steps and max_epochs that it was begun with")
-        device = next(model.parameters()).device
         if self.pruner.inputs is not None:
-            self.pruner.inputs = self.pruner.inputs.to(device)
+            self.pruner.inputs = self.pruner.inputs.to(next(model.parameters()).device)
         if share is not None:
             self.pruner.share = share
         self.begun = True
@@ -192,13 +191,14 @@ class Pace:
 
     def _example(self, model: nn.Module, item: Callable[[], Any]) -> Inputs | None:
         """The example that was given, or the first samples of an item; None where that does not do, nor is needed."""
+        device = next(model.parameters()).device
         if self.inputs is not None:
-            return self.inputs.to(next(model.parameters()).device)
+            return self.inputs.to(device)
         try:
             with chance.kept_apart():  # a dataset may draw
                 found = example_of(item(), model, lossless=False)
             few = found if found.batch is None else found.map(lambda tensor: tensor[:SAMPLES])
-            few = few.map(torch.Tensor.detach)
+            few = few.map(torch.Tensor.detach).to(device)
             with chance.kept_apart(), evaluating(model), torch.no_grad():
                 few.call(model)
         except Exception as error:
@@ -206,7 +206,7 @@ class Pace:
                 return None  # masks need none: only the MACs are not told
             fact = f"{type(model).__name__} cannot be called with what the first batch holds: {error}"
             raise InputError(fact, "give the callback example_inputs or example_kwargs") from error
-        return few.to(next(model.parameters()).device)
+        return few
 
 
 def figures(change: Change) -> dict[str, float]:
