@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -108,9 +109,14 @@ def _require_all(accelerator: Any) -> None:
 
 
 def _part() -> None:
-    """Processes part in order: threads of gloo that are still there when Python is gone end it by SIGABRT."""
+    """Let go of the other processes while Python is there: gloo's threads, left to its end, abort the process then.
+
+    What was wrapped for training may still be held in cycles, and holds the group of processes (pytorch#179291).
+    """
+    gc.collect()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    gc.collect()
 
 
 class Engine:

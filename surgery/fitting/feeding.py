@@ -165,22 +165,14 @@ class Feed:
         self.seed_(round, epoch, rank - ORDER)
 
     def _order(self, round: int, epoch: int) -> list[Any]:
-        """The indices of every batch of an epoch, the same on all processes.
-
-        Raises:
-            InputError: The sampler gives every process another order.
-        """
+        """The indices of every batch of an epoch."""
         assert self.loader is not None, "asked of a loader only"
         self._seed(round, epoch, ORDER)
         batched = self.loader.batch_sampler
         for one in (batched, self.loader.sampler, getattr(batched, "sampler", None), self.loader.dataset):
             if one is not None and hasattr(one, "set_epoch"):
                 one.set_epoch(epoch)
-        found = list(self.loader.sampler if self.loader.batch_sampler is None else self.loader.batch_sampler)
-        if self.ranks.count > 1 and not self.ranks.same(hashlib.sha256(repr(found).encode()).hexdigest()):
-            way_out = "let it draw from torch, numpy or random, which are seeded alike on all processes"
-            raise InputError("the sampler of the data gives every process another order", way_out)
-        return found
+        return list(self.loader.sampler if self.loader.batch_sampler is None else self.loader.batch_sampler)
 
     def _loaded(
         self, loader: DataLoader[Any], round: int, epoch: int, example: Inputs, start: int
@@ -188,6 +180,9 @@ class Feed:
         """Of every batch its part for this process, how many samples that are, and how many all."""
         with chance.kept_apart():
             order = self._order(round, epoch)
+        if self.ranks.count > 1 and not self.ranks.same(hashlib.sha256(repr(order).encode()).hexdigest()):
+            way_out = "let it draw from torch, numpy or random, which are seeded alike on all processes"
+            raise InputError("the sampler of the data gives every process another order", way_out)
         if len(order) != self.batches:
             raise self._other(len(order), epoch)
         if loader.batch_sampler is None:  # an index is a batch already

@@ -297,9 +297,7 @@ class Loop:
             record.waited += 1
         if settings.patience is None or record.waited < settings.patience or self._due(done):
             return False
-        if done.epoch + 1 == settings.epochs:
-            return True
-        record.stopped_early = True
+        record.stopped_early |= done.epoch + 1 < settings.epochs
         return True
 
     def _due(self, done: Epoch) -> bool:
