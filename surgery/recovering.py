@@ -127,11 +127,11 @@ def _opened(
     if isinstance(result, Result):
         if model is not None:
             raise InputError("model was given beside a result, which has its own", "leave model= out")
-        return result, (result.plan,)
+        return result, result.plans
     if not isinstance(result, str | os.PathLike):
         raise InputError(f"a {type(result).__name__} was given", "pass what shrink handed back, or a saved directory")
     saved = describe(os.fspath(result))
-    return reopen(saved.directory, model), tuple(one.plan for one in lineage(saved))
+    return reopen(saved.directory, model), tuple(plan for one in lineage(saved) for plan in one.plans)
 
 
 def _guided(teacher: nn.Module | Distillation | None, plans: Sequence[Cuts]) -> Distillation | None:

@@ -34,6 +34,8 @@ class Result:
         configured: The class and config of a model of transformers before the cut; None for other models.
         source_sha256: The hash of the weights that were cut, masks applied: of every tensor's name, type, shape, bytes.
         training: What was trained after the cut (and is not part of the proof), run by run, as plain data.
+        earlier: What was cut before that, oldest first, where a net was cut several times while it trained; `plan` and
+            `proof` are of the last time, the numbers before are of the net as it was at first.
         origin: The directory that it was read from (`surgery.checkpoints.reopen`); None for one that was cut here.
     """
 
@@ -49,7 +51,13 @@ class Result:
     configured: Configured | None = None
     source_sha256: str = ""
     training: tuple[Mapping[str, Any], ...] = ()
+    earlier: tuple[Plan, ...] = ()
     origin: Path | None = None
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """All that was cut, in order."""
+        return (*self.earlier, self.plan)
 
     @property
     def kind(self) -> Literal["class", "graph"]:
@@ -60,6 +68,7 @@ class Result:
         lines = [
             f"parameters {_change(self.params_before, self.params_after)}",
             f"macs       {_change(self.macs_before, self.macs_after)}",
+            *([f"cut {len(self.plans)} times while it trained; of the last time:"] if self.earlier else []),
             *self._bypassed(),
             *self._graph(),
             *self._code(),

@@ -175,10 +175,11 @@ def _skeleton(fresh: nn.Module) -> tuple[nn.Module, torch.device]:
 
 def _replayed(skeleton: nn.Module, saved: Saved) -> nn.Module:
     """The skeleton cut as the model was cut, shapes and numbers; its graph, where that was cut."""
-    if saved.plan.empty and not saved.plan.made:
-        return skeleton
     try:
-        return saved.plan.replay_(skeleton)
+        for plan in saved.plans:
+            if not plan.empty or plan.made:
+                skeleton = plan.replay_(skeleton)
+        return skeleton
     except InputError as error:
         raise InputError(f"{saved.directory} does not fit the model: {error.fact}", SAME_MODEL) from error
     except Exception as error:  # a plan from outside may be wrong in any way

@@ -17,8 +17,8 @@ from surgery.errors import InputError, PlanError
 from surgery.plans import Plan
 from surgery.sources.models import is_library_model
 
-FORMAT_VERSION = 2
-"""Format 1 had no digest, and no anatomy; it is still read."""
+FORMAT_VERSION = 3
+"""Format 1 had no digest, and no anatomy, and format 2 one plan alone; they are still read."""
 
 DIGEST = re.compile(rb'"digest"\s*:\s*"([0-9a-f]{64})"')
 BLANK = "0" * 64
@@ -60,6 +60,7 @@ class Manifest:
         files: Every other file that was written, with its hash.
         exports: Which of them are exports.
         plan: The plan, as JSON.
+        earlier: Those that were carried out before it, oldest first.
         surgery_version, torch_version: What wrote it.
         source: How the model was named on the command line, None where nobody said.
         source_sha256: The hash of the weights that the model had before the cut, masks applied.
@@ -82,6 +83,7 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
     exports: Mapping[str, ExportRecord] = field(default_factory=dict)
     plan: msgspec.Raw
+    earlier: tuple[msgspec.Raw, ...] = ()
     surgery_version: str
     torch_version: str
     source: str | None
@@ -110,6 +112,12 @@ class Saved:
     directory: Path
     manifest: Manifest
     plan: Plan
+    earlier: tuple[Plan, ...] = ()
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """All that was cut, in order."""
+        return (*self.earlier, self.plan)
 
     @property
     def weights(self) -> Path:
@@ -171,14 +179,14 @@ def describe(directory: str | Path) -> Saved:
         manifest = msgspec.json.decode(text, type=Manifest)
         if odd := [name for name in manifest.files if not is_plain(name)]:
             raise ValueError(f"the file name {odd[0]!r} leads out of the directory")
-        plan = Plan.from_json(bytes(manifest.plan))
+        plan, *earlier = (Plan.from_json(bytes(one)) for one in (manifest.plan, *manifest.earlier))
     except PlanError as error:
         raise InputError(f"the plan in {str(path)!r} is damaged: {error.fact}", NOT_OURS) from error
     except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
         raise InputError(f"{str(path)!r} is damaged: {error}", NOT_OURS) from error
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}", "check the permissions") from error
-    return Saved(directory, manifest, plan)
+    return Saved(directory, manifest, plan, tuple(earlier))
 
 
 def digested(text: bytes) -> bytes:

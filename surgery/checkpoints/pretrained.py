@@ -27,7 +27,7 @@ def configured_before(result: Result) -> Configured | None:
     if found is None or not found.kind.__module__.startswith("transformers."):
         return None
     made = found.shapes()
-    fits = all(made.get(name, shape) == tuple(shape) for name, shape in result.plan.shapes.items())
+    fits = all(made.get(name, shape) == tuple(shape) for name, shape in result.plans[0].shapes.items())
     return found.spoken() if fits else None
 
 

@@ -37,6 +37,7 @@ def reopen(directory: str | Path, model: nn.Module | Callable[[], nn.Module] | N
     return Result(
         model=slim,
         plan=saved.plan,
+        earlier=saved.earlier,
         proof=_proof(manifest.proof),
         params_before=manifest.params_before,
         params_after=manifest.params_after,

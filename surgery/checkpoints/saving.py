@@ -118,6 +118,7 @@ def _manifest(result: Result, source: str | None, transformers: str | None) -> M
     return Manifest(
         weights_sha256="",
         plan=msgspec.Raw(result.plan.to_json().encode()),
+        earlier=tuple(msgspec.Raw(plan.to_json().encode()) for plan in result.earlier),
         surgery_version=__version__,
         torch_version=str(torch.__version__),
         source=source,

@@ -208,6 +208,7 @@ def _trained(
         losses=tuple(record.losses),
         epochs=tuple(record.epochs),
         changes=tuple(record.changes),
+        result=None if pruner is None else pruner.result(),
         best=record.best,
         stopped_early=record.stopped_early,
         resumed_at=resuming.resumed_at,

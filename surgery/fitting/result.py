@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from surgery.results import Result
 from surgery.schedules import Change
 
 FORMAT = "surgery.fitted/1"
@@ -45,6 +46,7 @@ class Fitted:
         losses: The mean loss of every optimizer step, in order, over all rounds and processes.
         epochs: One by one.
         changes: Of the model while it was trained.
+        result: What was cut meanwhile, for `surgery.save`, `recover` and `report`; None where nothing was.
         best: The epoch that `evaluate` liked best since the model last changed; with `patience` its weights are the
             model's.
         stopped_early: Whether `patience` ended a round.
@@ -61,6 +63,7 @@ class Fitted:
     losses: tuple[float, ...]
     epochs: tuple[Epoch, ...]
     changes: tuple[Change, ...] = ()
+    result: Result | None = None
     best: Epoch | None = None
     stopped_early: bool = False
     resumed_at: int | None = None
@@ -73,7 +76,9 @@ class Fitted:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the model, as JSON has it; numbers that are not finite are None."""
-        left = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "model"}
+        left = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("model", "result")
+        }
         left["epochs"] = [asdict(epoch) for epoch in self.epochs]
         left["changes"] = [change.as_dict() for change in self.changes]
         left["best"] = None if self.best is None else asdict(self.best)

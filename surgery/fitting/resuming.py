@@ -126,7 +126,7 @@ class Resuming:
         for change in run["changes"]:
             cut = change.pop("cut")
             done = pruner.cuts[cut] if pruner is not None and cut is not None else None
-            record.changes.append(Change(**{**change, "notes": tuple(change["notes"]), "plan": done}))
+            record.changes.append(Change.from_dict(change, done))
         record.losses[:] = state["losses"].tolist()
         record.summed, record.samples = float(state["summed"][0]), state["samples"]
         record.best = None if run["best"] is None else Epoch(**run["best"])

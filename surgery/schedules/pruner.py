@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
@@ -25,17 +26,19 @@ from surgery.iterating import kept
 from surgery.masks import bake, bake_
 from surgery.plans import Plan
 from surgery.proof.cost import cost
+from surgery.proof.prove import Proof
 from surgery.pruning import prune
 from surgery.results import Result
 from surgery.schedules.how import Structured, Unstructured
 from surgery.schedules.schedule import Event, Schedule
 from surgery.schedules.wearing import early_values, keep_masks, products, rewind_, share_masked, sparsify_, wear_
 from surgery.shrinking import shrink
+from surgery.sources.configs import Configured
 from surgery.training import cut_optimizer_
 
 T = TypeVar("T")
 
-SAFE = ("cuts", "masked", "amount", "dense", "early")
+SAFE = ("cuts", "proofs", "masked", "amount", "dense", "early")
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,7 @@ class Change:
         zeros: The share of the weights of products that masks hold at zero now.
         params, macs: What the net has now; MACs only where there are example inputs.
         plan: What was cut; None where masks were put on.
-        max_rel_error: Of the cut, masked against slim, over the spread of the outputs, in the net's own precision; None
-            where it was not proven.
+        proof: Of the cut, masked against slim; None where there is none.
         loss_masked, loss_slim: The loss on the first batch of the data in eval mode before and after the cut, with the
             same channels zero; None without data or loss.
         rewound: Whether weights went back to early values, and the optimizer forgot what it had learnt.
@@ -64,12 +66,17 @@ class Change:
     params: int
     macs: int | None = None
     plan: Plan | None = None
-    max_rel_error: float | None = None
+    proof: Proof | None = None
     loss_masked: float | None = None
     loss_slim: float | None = None
     rewound: bool = False
     resized: bool = True
     notes: tuple[str, ...] = ()
+
+    @property
+    def max_rel_error(self) -> float | None:
+        """Of the cut, over the spread of the outputs, in the net's own precision; None where it was not proven."""
+        return None if self.proof is None else self.proof.max_rel_error
 
     def __str__(self) -> str:
         macs = "" if self.macs is None else f", {self.macs:,} macs"
@@ -81,7 +88,14 @@ class Change:
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data, without the plan."""
-        return {name: value for name, value in vars(self).items() if name != "plan"}
+        plain: dict[str, Any] = msgspec.to_builtins({n: value for n, value in vars(self).items() if n != "plan"})
+        return plain | {"max_rel_error": self.max_rel_error}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any], plan: Plan | None = None) -> Change:
+        """What `as_dict` returned, with its plan."""
+        change = msgspec.convert({name: value for name, value in plain.items() if name != "max_rel_error"}, cls)
+        return replace(change, plan=plan)
 
 
 class Pruner:
@@ -138,7 +152,9 @@ class Pruner:
         self.early: Mapping[str, Tensor] | None = getattr(schedule, "early", None)
         self.dense = {} if self.inputs is None else measures(model, self.inputs)
         self.cuts: list[Plan] = []
+        self.proofs: list[Proof | None] = []
         self.amount = 0.0
+        self.configured = Configured.of(model)
 
     @property
     def rounds(self) -> int:
@@ -234,6 +250,7 @@ class Pruner:
         if optimizer is not None:
             cut_optimizer_(optimizer, plan, self.model)
         self.cuts.append(plan)
+        self.proofs.append(change.proof)
         if plan.aim is not None:
             self.dense.setdefault("latency", plan.aim.dense_ms)
         return replace(change, plan=plan)
@@ -255,10 +272,8 @@ class Pruner:
             result, masked = done, done.compensated.model
         batch = None if data is None else next(iter(batches(data, self.model, self.inputs)))
         before, after = (self._loss(model, batch) for model in (masked, result.model))
-        proof = result.proof
-        error = None if proof is None else proof.max_rel_error
         notes = result.notes + ((str(result.plan.aim),) if result.plan.aim is not None else ())
-        change = Change(0, 0, event.amount, 0, 0, None, None, error, before, after, notes=notes)
+        change = Change(0, 0, event.amount, 0, 0, None, None, result.proof, before, after, notes=notes)
         return result, masked, change
 
     def _loss(self, model: nn.Module, batch: Batch | None) -> float | None:
@@ -271,10 +286,35 @@ class Pruner:
                 return None
             return float(loss_of(output, batch, self.loss).detach())
 
+    def result(self) -> Result | None:
+        """The net and all that was cut of it, for `surgery.save`, `recover` and `report`; None before a cut."""
+        if not self.cuts or self.inputs is None:
+            return None
+        now = cost(self.model, self.inputs)
+        record = {
+            "schedule": repr(self.schedule),
+            "cuts": len(self.cuts),
+            "proof_is_of": "the last cut, as it was made",
+        }
+        return Result(
+            model=self.model,
+            plan=self.cuts[-1],
+            proof=self.proofs[-1],
+            params_before=int(self.dense["params"]),
+            params_after=now.params,
+            macs_before=int(self.dense["macs"]),
+            macs_after=now.macs,
+            inputs=self.inputs,
+            configured=self.configured,
+            earlier=tuple(self.cuts[:-1]),
+            training=(record,),
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """All that a run needs to go on from here beside the net's own state: plain data and tensors."""
         return {
             "cuts": [plan.to_json() for plan in self.cuts],
+            "proofs": [None if proof is None else msgspec.to_builtins(proof) for proof in self.proofs],
             "masked": sorted(keep_masks(self.model)),
             "amount": self.amount,
             "dense": dict(self.dense),
@@ -300,6 +340,7 @@ class Pruner:
             if optimizer is not None:
                 cut_optimizer_(optimizer, plan, self.model)
             self.cuts.append(plan)
+        self.proofs += [None if proof is None else msgspec.convert(proof, Proof) for proof in state["proofs"]]
         modules = dict(self.model.named_modules())
         for name in state["masked"]:
             path, _, attribute = name.rpartition(".")

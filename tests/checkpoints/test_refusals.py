@@ -92,8 +92,8 @@ def test_what_only_concerns_weights_is_of_no_consequence(slim: Path) -> None:
 
 
 def test_a_newer_format(slim: Path) -> None:
-    edit(slim, lambda d: d.update(format_version=3, weights_sha256=["no", "longer", "a", "string"]))
-    assert refusal(slim) == ("'DIR/surgery.json' has format 3, this version reads up to 2", "upgrade surgery")
+    edit(slim, lambda d: d.update(format_version=4, weights_sha256=["no", "longer", "a", "string"]))
+    assert refusal(slim) == ("'DIR/surgery.json' has format 4, this version reads up to 3", "upgrade surgery")
 
 
 def test_an_older_format(slim: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 import surgery
 from surgery.errors import InputError
+from surgery.schedules import Change
 from surgery.schedules.pruner import measures
 from surgery.schedules.wearing import early_values
 
@@ -187,6 +189,42 @@ def test_a_run_goes_on_from_its_state(schedule, tmp_path):
     again.model.load_state_dict(state["model"])
     resumed, _, _, _ = trained(schedule, None, make=torch.optim.SGD, pruner=again, rounds=range(1, again.rounds))
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        surgery.Iterative(0.7, 3, how=surgery.Structured()),
+        surgery.LotteryTicket(0.6, 2, how=surgery.Structured()),
+    ],
+)
+def test_a_net_that_was_cut_several_times_is_saved_and_loads_again(schedule, tmp_path):
+    model, changes, _, pruner = trained(schedule, net())
+    result = pruner.result()
+    assert len(result.earlier) == sum(change.plan is not None for change in changes) - 1
+    assert (result.params_before, result.params_after) == (
+        sum(p.numel() for p in net().parameters()),
+        sum(p.numel() for p in model.parameters()),
+    )
+    assert result.proof.passed
+    assert (f"cut {len(result.plans)} times while it trained" in str(result)) == (len(result.plans) > 1)
+    surgery.save(result, tmp_path / "slim")
+    again = surgery.load(tmp_path / "slim", net)
+    torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(again.eval()(X), model.eval()(X), rtol=0, atol=0)
+    with pytest.raises(InputError, match="does not fit the model"):
+        surgery.load(tmp_path / "slim", again)
+
+
+def test_before_a_cut_there_is_no_result():
+    _, _, _, pruner = trained(surgery.OneShot(0.5), net())
+    assert pruner.result() is None
+
+
+def test_a_change_goes_through_plain_data():
+    _, changes, _, _ = trained(surgery.OneShot(0.5, how=surgery.Structured()), net())
+    plain = json.loads(json.dumps(changes[0].as_dict()))
+    assert Change.from_dict(plain, changes[0].plan) == changes[0]
 
 
 def test_random_numbers_go_on_as_if_nothing_had_been_cut():
