@@ -27,8 +27,9 @@ from surgery.fitting.settings import LrSchedule, Settings, told, written
 from surgery.fitting.sharded import Sharded, refuse
 from surgery.inputs import Example, Inputs
 from surgery.judging import Evaluate
-from surgery.schedules import Pruner, Structured
+from surgery.schedules import Pruner, Structured, keep_masks
 from surgery.schedules.schedule import Schedule
+from surgery.schedules.wearing import products, share_masked
 
 
 def fit(
@@ -216,7 +217,16 @@ def _trained(
         processes=ranks.count,
         device=str(engine.accelerator.device),
         precision=_precision(engine),
+        notes=_notes(engine.model),
     )
+
+
+def _notes(model: nn.Module) -> tuple[str, ...]:
+    """What masks that are worn are worth."""
+    if not keep_masks(model):
+        return ()
+    held = f"masks hold {share_masked(products(model)):.1%} of the weights at zero"
+    return (f"{held}: no faster, smaller only when compressed; surgery.shrink removes what is whole channels",)
 
 
 def _given(example_inputs: Example | None, example_kwargs: Mapping[str, Any] | None) -> Inputs:
