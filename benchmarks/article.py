@@ -66,6 +66,12 @@ def measured(
     return facts
 
 
+def reported(facts: dict[str, Any], drawn: Sequence[tuple[Path, str]], page: Path) -> Path:
+    """The report page, with the pictures and the latencies of the last seed."""
+    timed = surgery.Benchmark.from_json(json.dumps(facts["benchmarks"][-1]["benchmark"]))
+    return surgery.report(page, benchmark=timed, figures=drawn, title=f"The article on {facts['data']}")
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,8 +93,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             drawn = pictures(facts, Path(folder) / "article.json" if output is None else output)
             if asked.report is not None:
-                timed = surgery.Benchmark.from_json(json.dumps(facts["benchmarks"][-1]["benchmark"]))
-                surgery.report(asked.report, benchmark=timed, figures=drawn, overwrite=True)
+                print(f"report in {reported(facts, drawn, asked.report)}")
     except SurgeryError as error:
         raise SystemExit(str(error)) from error
 

@@ -161,8 +161,14 @@ def test_no_worse_is_within_the_spread_or_one_sample() -> None:
 
 def test_pictures_are_drawn_beside_the_results(tmp_path: Path) -> None:
     drawn = pictures(facts(), tmp_path / "a.json")
-    assert sorted(path.name for path in drawn.values()) == ["a_curves.png", "a_things.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn.values())
+    assert [path.name for path, _ in drawn] == ["a_curves.png", "a_things.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path, _ in drawn)
+
+
+def test_the_report_page_shows_the_pictures(tmp_path: Path) -> None:
+    page = article.reported(facts(), pictures(facts(), tmp_path / "a.json"), tmp_path / "a.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "Accuracy against measured latency" in page
 
 
 def test_the_page_says_what_was_measured() -> None:
