@@ -60,7 +60,8 @@ def measured(
         for one in tried:
             lines, benchmark = timed(one, **timing)
             facts["things"] += lines
-            facts["benchmarks"].append({"seed": one.seed, "benchmark": json.loads(benchmark.to_json())})
+            text = benchmark.to_json().replace(f"{folder}/", "")  # files are told by their names
+            facts["benchmarks"].append({"seed": one.seed, "benchmark": json.loads(text)})
             if output is not None:
                 output.write_text(json.dumps(facts))
     return facts

@@ -46,7 +46,6 @@ class Fitted:
         losses: The mean loss of every optimizer step, in order, over all rounds and processes.
         epochs: One by one.
         changes: Of the model while it was trained.
-        result: What was cut meanwhile, for `surgery.save`, `recover` and `report`; None where nothing was.
         best: The epoch that `evaluate` liked best since the model last changed; with `patience` its weights are the
             model's.
         stopped_early: Whether `patience` ended a round.
@@ -57,13 +56,13 @@ class Fitted:
         precision: In which forward and backward ran.
         notes: What a reader should know, a sentence each.
         format: Of the JSON.
+        result: What was cut meanwhile, for `surgery.save`, `recover` and `report`; None where nothing was.
     """
 
     model: nn.Module
     losses: tuple[float, ...]
     epochs: tuple[Epoch, ...]
     changes: tuple[Change, ...] = ()
-    result: Result | None = None
     best: Epoch | None = None
     stopped_early: bool = False
     resumed_at: int | None = None
@@ -73,6 +72,7 @@ class Fitted:
     precision: str = "float32"
     notes: tuple[str, ...] = ()
     format: str = FORMAT
+    result: Result | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the model, as JSON has it; numbers that are not finite are None."""

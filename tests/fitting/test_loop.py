@@ -393,9 +393,3 @@ def test_without_accelerate_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(__import__("sys").modules, "accelerate", None)
     with pytest.raises(surgery.errors.MissingExtraError, match=r"pip install 'surgery\[train\]'"):
         surgery.fit(plain(), rows(), cross_entropy)
-
-
-def test_masks_are_told_for_what_they_are():
-    fitted = surgery.fit(plain(), rows(), cross_entropy, schedule=surgery.OneShot(0.5))
-    assert "note: masks hold 50.0% of the weights at zero: no faster, smaller only when compressed" in str(fitted)
-    assert surgery.fit(plain(), rows(), cross_entropy).notes == ()

@@ -14,6 +14,7 @@ from torch import nn
 
 from surgery.fitting.result import Epoch, Fitted
 from surgery.plans import Plan
+from surgery.proof.prove import Proof
 from surgery.recovering import Recovered
 from surgery.schedules import Change
 from tests.reporting.pages import stranded_result
@@ -26,6 +27,11 @@ SVG = (
 )
 
 
+def proven(error: float) -> Proof:
+    """A proof that passed with an error of so much."""
+    return Proof(True, error, error, 1e-15, 1e-7, 1.0, 1e-5, 1e-9, "float32", 3, ("[2, 3]",))
+
+
 def fitted(*, masked: bool = False, valued: bool = True, notes: tuple[str, ...] = ()) -> Fitted:
     """Two rounds of three epochs; a cut before each, one of them not at its start."""
     count = STEPS * EPOCHS * ROUNDS
@@ -35,8 +41,8 @@ def fitted(*, masked: bool = False, valued: bool = True, notes: tuple[str, ...] 
     ]
     plan = None if masked else Plan(())
     changes = (
-        Change(0, 0, 0.3, 0.3, 700, 9_000, plan, 2e-7, 1.25, 1.25),
-        Change(1, 5, 0.6, 0.6, 400, 5_000, plan, 3e-7, 0.5, 0.5, rewound=True),
+        Change(0, 0, 0.3, 0.3, 700, 9_000, plan, proven(2e-7), 1.25, 1.25),
+        Change(1, 5, 0.6, 0.6, 400, 5_000, plan, proven(3e-7), 0.5, 0.5, rewound=True),
     )
     losses = tuple(math.exp(-step / 30) for step in range(count))
     best = epochs[-2] if valued else None
