@@ -83,8 +83,10 @@ def test_what_was_ended_and_goes_on_ends_as_if_nothing_had_been(tmp_path: Path, 
 def ends_alike(tmp_path: Path, case: str, left: int, every: int | None) -> None:
     whole = fitted(case)
     more = {"checkpoints": tmp_path, "checkpoint_every": every, "resume": True}
-    if isinstance(getattr(SETTINGS[case].get("schedule"), "how", None), surgery.Structured):
-        left += 130  # the schedule reads data, too: all of it at each of two cuts
+    schedule = SETTINGS[case].get("schedule")
+    if isinstance(getattr(schedule, "how", None), surgery.Structured):
+        cuts = sum(len(schedule.events(turn, 16)) for turn in range(schedule.rounds))
+        left += 50 * cuts  # each of them reads all of the data
     with pytest.raises(InputError, match="Stop"):
         fitted(case, left, **more)
     again = fitted(case, **more)
