@@ -13,11 +13,11 @@ from typing import Any
 from torch import nn
 
 from surgery.callbacks.order import arrange_
-from surgery.callbacks.pacing import Pace, figures
+from surgery.callbacks.pacing import Pace, Paced, figures
 from surgery.deciding.criteria import Loss
 from surgery.errors import InputError, MissingExtraError, SurgeryError
 from surgery.inputs import Example
-from surgery.schedules import Change, Pruner, Schedule
+from surgery.schedules import Schedule
 from surgery.sources.files import read_tensors
 from surgery.sources.weights import load_weights_
 
@@ -48,7 +48,7 @@ Callback: Any = importlib.import_module(f"{PACKAGE}.callbacks").Callback
 say: Callable[[str], None] = importlib.import_module(f"{PACKAGE}.utilities.rank_zero").rank_zero_info
 
 
-class PruningCallback(Callback):  # type: ignore[misc]
+class PruningCallback(Paced, Callback):  # type: ignore[misc]
     """Carries a schedule out while a Trainer of Lightning trains: masks, or cuts of the net and its optimizer.
 
         trainer = Trainer(max_epochs=10, callbacks=[PruningCallback(surgery.Gradual(0.8), module="net")])
@@ -97,16 +97,6 @@ class PruningCallback(Callback):  # type: ignore[misc]
         """What its state is found by in a checkpoint: of several callbacks, each has a module of its own."""
         key: str = self._generate_state_key(module=self.module)
         return key
-
-    @property
-    def changes(self) -> tuple[Change, ...]:
-        """What was done, in order."""
-        return tuple(self._pace.changes)
-
-    @property
-    def pruner(self) -> Pruner | None:
-        """What does it; None until training begins."""
-        return self._pace.pruner
 
     def resume_(self, pl_module: nn.Module, checkpoint: str | os.PathLike[str]) -> nn.Module:
         """Make a fresh module as narrow and masked as it was when the Trainer wrote a checkpoint, with its weights.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from surgery.deciding.criteria import Loss
 from surgery.errors import InputError
 from surgery.fitting import chance
 from surgery.fitting.examples import example_of
+from surgery.fitting.settings import written
 from surgery.inputs import Example, Inputs
 from surgery.schedules import Change, Pruner, Schedule, Structured
 
@@ -66,10 +66,6 @@ class Pace:
         """Whether all that the schedule wants is wanted before the very first step."""
         found = [(number, event.step) for number in range(self.schedule.rounds) for event in self._events(number)]
         return found == [(0, 0)]
-
-    def _told(self) -> str:
-        """The schedule in words that are the same in every process."""
-        return re.sub(r" at 0x[0-9a-f]+", "", repr(self.schedule))
 
     def _events(self, number: int) -> Sequence[Any]:
         return self.schedule.events(number, 1000)
@@ -142,7 +138,7 @@ class Pace:
         inputs = self.pruner.inputs
         return {
             "format": FORMAT,
-            "schedule": self._told(),
+            "schedule": written(self.schedule),
             "steps": self.pruner.steps,
             "first": self.first,
             "total": self.total,
@@ -161,8 +157,8 @@ class Pace:
         """
         if state.get("format") != FORMAT:
             raise InputError("the checkpoint's state is of another version", "begin the run anew")
-        if state["schedule"] != self._told():
-            fact = f"the checkpoint was written under {state['schedule']}, the callback has {self._told()}"
+        if state["schedule"] != written(self.schedule):
+            fact = f"the checkpoint was written under {state['schedule']}, the callback has {written(self.schedule)}"
             raise InputError(fact, "give the callback the schedule that the run was begun with")
         device = next(model.parameters()).device
         inputs = None if state["example"] is None else Inputs(*state["example"]).to(device)
@@ -207,6 +203,22 @@ class Pace:
             fact = f"{type(model).__name__} cannot be called with what the first batch holds: {error}"
             raise InputError(fact, "give the callback example_inputs or example_kwargs") from error
         return few
+
+
+class Paced:
+    """What any callback that has a `Pace` is asked for."""
+
+    _pace: Pace
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What was done, in order."""
+        return tuple(self._pace.changes)
+
+    @property
+    def pruner(self) -> Pruner | None:
+        """What does it; None until training begins."""
+        return self._pace.pruner
 
 
 def figures(change: Change) -> dict[str, float]:

@@ -15,13 +15,13 @@ from torch.optim import Optimizer
 from torch.utils.data import IterableDataset
 
 from surgery.callbacks.order import arrange_
-from surgery.callbacks.pacing import Pace, figures
+from surgery.callbacks.pacing import Pace, Paced, figures
 from surgery.deciding.criteria import Loss
 from surgery.errors import InputError, MissingExtraError
 from surgery.exporting.staging import staged
 from surgery.fitting.engine import LEFT
 from surgery.inputs import Example
-from surgery.schedules import Change, Pruner, Schedule
+from surgery.schedules import Schedule
 from surgery.sources.files import read_tensors
 from surgery.sources.weights import load_checkpoint_
 
@@ -44,7 +44,7 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _log = logging.get_logger("transformers.surgery")  # below theirs, for only that hierarchy has their handler
 
 
-class PruningCallback(TrainerCallback):
+class PruningCallback(Paced, TrainerCallback):
     """Carries a schedule out while transformers' Trainer trains: masks, or cuts of the model and its optimizer.
 
         trainer = Trainer(model, args, train_dataset=data, callbacks=[PruningCallback(surgery.Gradual(0.8))])
@@ -87,16 +87,6 @@ class PruningCallback(TrainerCallback):
         self._waiting: dict[str, float] = {}
         self._guards: list[Any] = []
         self._warned = False
-
-    @property
-    def changes(self) -> tuple[Change, ...]:
-        """What was done, in order."""
-        return tuple(self._pace.changes)
-
-    @property
-    def pruner(self) -> Pruner | None:
-        """What does it; None until training begins."""
-        return self._pace.pruner
 
     def resume_(self, model: nn.Module, checkpoint: str | os.PathLike[str]) -> nn.Module:
         """Make a fresh model as narrow and masked as it was when the Trainer wrote a checkpoint, with its weights.

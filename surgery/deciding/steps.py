@@ -134,13 +134,30 @@ def protected(model: nn.Module, coupling: Coupling, names: Sequence[str]) -> Boo
     Raises:
         InputError: A name that nothing has.
     """
-    if isinstance(names, str):
-        names = [names]
     tensors = named_tensors(model)
-    modules = [path for path, _ in model.named_modules(remove_duplicate=False) if path]
     places = {(id(tensors[name])): name for name in {key[0] for key in coupling.axes}}
     held = np.zeros(coupling.n_channels, bool)
-    for name in names:
+    canonical = {places.get(id(tensors[name])) for name in named_by(names, model, list(tensors))}
+    for axis in coupling.axes.values():
+        if axis.name in canonical:
+            held[coupling.channel_of[axis.ids]] = True
+    return held
+
+
+def named_by(names: Sequence[str], model: nn.Module, tensors: Sequence[str]) -> list[str]:
+    """Which of some tensors are meant, by their own names or by those of modules that hold them.
+
+    Args:
+        names: As for `protected`.
+        model: For the names of its modules.
+        tensors: The names of its tensors.
+
+    Raises:
+        InputError: A name that nothing has.
+    """
+    modules = [path for path, _ in model.named_modules(remove_duplicate=False) if path]
+    found: list[str] = []
+    for name in [names] if isinstance(names, str) else names:
         paths = fnmatch.filter(modules, name)
         matched = [other for other in tensors if fnmatch.fnmatchcase(other, name)]
         matched += [other for other in tensors if any(other.startswith(f"{path}.") for path in paths)]
@@ -150,8 +167,5 @@ def protected(model: nn.Module, coupling: Coupling, names: Sequence[str]) -> Boo
                 f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(modules[:5]) or 'no modules'}"
             )
             raise InputError(f"protect names {name!r}, which {type(model).__name__} has not", hint)
-        canonical = {places.get(id(tensors[other])) for other in matched}
-        for axis in coupling.axes.values():
-            if axis.name in canonical:
-                held[coupling.channel_of[axis.ids]] = True
-    return held
+        found += matched
+    return found

@@ -170,12 +170,11 @@ class Loop:
 
     def _change(self, round: int, step: int) -> None:
         """What the schedule wants before this step of the round."""
-        if self.pruner is None:
-            return
         pruner, engine = self.pruner, self.engine
-        if any(event.step == step for event in pruner.schedule.events(round, self.length)):
-            engine.unwrap_()
-            engine.agree_()
+        if pruner is None or not pruner.due(round, step):
+            return
+        engine.unwrap_()
+        engine.agree_()
         change = self._apart(round, step, lambda: pruner.before_step(round, step, engine.optimizer))
         if change is None:
             return

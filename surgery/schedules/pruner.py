@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import torch
@@ -20,6 +20,7 @@ from surgery.budgets import MEASURES
 from surgery.choosing import choose
 from surgery.deciding.criteria import Loss
 from surgery.deciding.criteria.gradients import loss_of
+from surgery.deciding.importance import DATA_DRIVEN
 from surgery.errors import InputError
 from surgery.inputs import Example, Inputs
 from surgery.iterating import kept
@@ -36,9 +37,7 @@ from surgery.shrinking import shrink
 from surgery.sources.configs import Configured
 from surgery.training import cut_optimizer_
 
-T = TypeVar("T")
-
-SAFE = ("cuts", "proofs", "masked", "amount", "dense", "early")
+STATE = ("cuts", "proofs", "masked", "amount", "dense", "early")
 
 
 @dataclass(frozen=True)
@@ -175,13 +174,20 @@ class Pruner:
         """
         if round == 0 and step == self.snapshot:
             self.early = early_values(self.model)
-        event = next((one for one in self.schedule.events(round, self.steps) if one.step == step), None)
+        event = self._event(round, step)
         if event is None:
             return None
         with same_random_numbers(self.model):
             change = self._carried_out(event, optimizer)
         self.amount = event.amount
         return replace(change, round=round, step=step)
+
+    def due(self, round: int, step: int) -> bool:
+        """Whether there is something to do before this step; nothing is done."""
+        return (round == 0 and step == self.snapshot) or self._event(round, step) is not None
+
+    def _event(self, round: int, step: int) -> Event | None:
+        return next((one for one in self.schedule.events(round, self.steps) if one.step == step), None)
 
     def _carried_out(self, event: Event, optimizer: Optimizer | None) -> Change:
         how, before = self.schedule.how, set(keep_masks(self.model))
@@ -241,7 +247,7 @@ class Pruner:
         plan = mine[0][0].plan if mine else Plan.from_json(told)
         bake_(self.model)
         if mine:
-            adopt_(self.model, mine[0][1], plan)
+            adopt_(self.model, mine[0][1])
             self.model = plan.apply_(self.model)
         else:  # its weights come with the first wrapper made around it
             self.model = plan.replay_(self.model)
@@ -332,8 +338,8 @@ class Pruner:
             InputError: It is no such state.
             PlanError: The net is not as it was at the start.
         """
-        if not isinstance(state, Mapping) or set(SAFE) - set(state):
-            raise InputError("this is no state of a Pruner", f"give what state_dict() returned: {', '.join(SAFE)}")
+        if not isinstance(state, Mapping) or set(STATE) - set(state):
+            raise InputError("this is no state of a Pruner", f"give what state_dict() returned: {', '.join(STATE)}")
         for text in state["cuts"]:
             plan = Plan.from_json(text)
             self.model = plan.replay_(self.model)
@@ -356,10 +362,10 @@ def measures(model: nn.Module, inputs: Inputs) -> dict[str, float]:
 
 def looks_at_data(how: Structured) -> bool:
     """Whether data changes what is chosen; where it does not, none is read."""
-    return how.importance not in ("l1", "l2", "bn_scale", "fpgm", "lamp", "random")
+    return not isinstance(how.importance, str) or how.importance in DATA_DRIVEN
 
 
-def adopt_(model: nn.Module, masked: nn.Module, plan: Plan) -> None:
+def adopt_(model: nn.Module, masked: nn.Module) -> None:
     """The weights of a masked copy, in place, and the biases that it was given."""
     missing = [name for name in dict(masked.named_parameters()) if name not in dict(model.named_parameters())]
     for name in missing:

@@ -55,11 +55,6 @@ class Schedule(ABC):
         """How many times the loop trains for its full length; the learning rate starts anew in each."""
         return 1
 
-    @property
-    def rewinds(self) -> bool:
-        """Whether weights go back to early values."""
-        return False
-
     def snapshot_at(self, steps: int) -> int | None:
         """Before which step of the first round the early values are taken down; None where nothing goes back."""
         return None
@@ -145,11 +140,6 @@ class LotteryTicket(_Rounds):
     def rounds(self) -> int:
         """One for each pruning, and without `early` one before."""
         return self.prunings + (self.early is None)
-
-    @property
-    def rewinds(self) -> bool:
-        """It does."""
-        return True
 
     def snapshot_at(self, steps: int) -> int | None:
         """Where `rewind_to` says.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from surgery.deciding.cuts import Cuts, zero_
+from surgery.deciding.steps import named_by
 from surgery.errors import InputError
 from surgery.masks import worn
+from surgery.masks.coats import PRUNE
 from surgery.masks.keep import full_masks
 from surgery.schedules.how import Unstructured
 from surgery.tensors import named_tensors
-
-MASK = "torch.nn.utils.prune"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,36 +72,21 @@ def products(model: nn.Module, protect: Sequence[str] = ()) -> list[Worn]:
         InputError: A name to protect is of nothing.
     """
     coats = worn(model)
-    under = {id(tensor) for kind, originals in coats.values() if kind != MASK for tensor in originals}
-    count: dict[int, int] = {}
-    found: list[Worn] = []
-    for path, module in model.named_modules():
-        for name, parameter in module._parameters.items():
-            if parameter is None:
-                continue
-            count[id(parameter)] = count.get(id(parameter), 0) + 1
-            base = name.removesuffix("_orig") if f"{name.removesuffix('_orig')}_mask" in module._buffers else name
-            if "weight" in base and parameter.dim() > 1 and not isinstance(module, nn.Embedding | nn.EmbeddingBag):
-                found.append(Worn(".".join(filter(None, (path, base))), module, base))
-    kept = [one for one in found if count[id(one.values)] == 1 and id(one.values) not in under]
-    kept = [one for one in kept if one.values.is_floating_point()]
-    return [one for one in kept if not _protected(one.path, protect)] if _known(protect, model) else kept
-
-
-def _protected(path: str, protect: Sequence[str]) -> bool:
-    parts = path.split(".")
-    above = [".".join(parts[: n + 1]) for n in range(len(parts))]
-    return any(fnmatch.fnmatchcase(name, pattern) for name in above for pattern in protect)
-
-
-def _known(protect: Sequence[str], model: nn.Module) -> bool:
-    names = [*(path for path, _ in model.named_modules()), *named_tensors(model), *worn(model)]
-    for pattern in protect:
-        if not fnmatch.filter(names, pattern):
-            raise InputError(
-                f"protect names {pattern!r}, which is no module or tensor of the model", "see named_modules()"
-            )
-    return bool(protect)
+    under = {id(tensor) for kind, originals in coats.values() if kind != PRUNE for tensor in originals}
+    places = _places(model)
+    shared = _shared(places)
+    stay = set(named_by(protect, model, [*places, *named_tensors(model)]))
+    return [
+        one
+        for path, one in places.items()
+        if "weight" in one.name
+        and one.values.dim() > 1
+        and not isinstance(one.module, nn.Embedding | nn.EmbeddingBag)
+        and id(one.values) not in shared
+        and id(one.values) not in under
+        and one.values.is_floating_point()
+        and path not in stay
+    ]
 
 
 def share_masked(weights: Sequence[Worn]) -> float:
@@ -166,12 +150,7 @@ def keep_masks(model: nn.Module) -> dict[str, Tensor]:
 
     `surgery.wear_` puts them on another net of the class, `shrink(keep_masks=)` and `analyze(keep_masks=)` take them.
     """
-    found: dict[str, Tensor] = {}
-    for path, module in model.named_modules():
-        for name, mask in module._buffers.items():
-            if mask is not None and name.endswith("_mask") and f"{name[:-5]}_orig" in module._parameters:
-                found[".".join(filter(None, (path, name[:-5])))] = mask != 0
-    return found
+    return {path: one.keep for path, one in _places(model).items() if one.masked}
 
 
 def wear_(model: nn.Module, masks: Mapping[str, Tensor] | Cuts) -> nn.Module:
@@ -196,8 +175,8 @@ def wear_(model: nn.Module, masks: Mapping[str, Tensor] | Cuts) -> nn.Module:
     places = _places(model)
     values = {path: one.values for path, one in places.items()}
     keeps = _of_plan(masks, model, values) if isinstance(masks, Cuts) else full_masks(masks, model, values)
-    shared = _shared(model)
-    under = {path for path, (kind, _) in worn(model).items() if kind != MASK}
+    shared = _shared(places)
+    under = {path for path, (kind, _) in worn(model).items() if kind != PRUNE}
     for path in keeps:
         if path in under:
             raise InputError(f"{path} wears a norm or a parametrization", "take it off first: surgery.shrink does")
@@ -217,14 +196,16 @@ def _places(model: nn.Module) -> dict[str, Worn]:
         for name, parameter in module._parameters.items():
             base = name.removesuffix("_orig") if f"{name.removesuffix('_orig')}_mask" in module._buffers else name
             if parameter is not None:
-                found[".".join(filter(None, (path, base)))] = Worn(".".join(filter(None, (path, base))), module, base)
+                full = ".".join(filter(None, (path, base)))
+                found[full] = Worn(full, module, base)
     return found
 
 
-def _shared(model: nn.Module) -> dict[int, list[str]]:
+def _shared(places: Mapping[str, Worn]) -> dict[int, list[str]]:
+    """The names of every parameter that several modules hold; a module that is called twice is one."""
     names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
+    for path, one in places.items():
+        names.setdefault(id(one.values), []).append(path)
     return {key: some for key, some in names.items() if len(some) > 1}
 
 

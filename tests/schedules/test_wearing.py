@@ -105,6 +105,15 @@ def test_recurrent_layers_and_attention_wear_masks_and_are_shrunk_exactly(batch_
     assert result.proof.passed
 
 
+def test_a_module_that_is_called_twice_wears_one_mask():
+    layer = nn.Linear(6, 6)
+    model = nn.Sequential(layer, nn.ReLU(), layer)
+    surgery.sparsify_(model, 0.5)
+    assert int((~surgery.keep_masks(model)["0.weight"]).sum()) == 18
+    surgery.wear_(model, {"0": torch.tensor([False] + [True] * 5)})
+    assert not surgery.keep_masks(model)["0.weight"][0].any()
+
+
 def test_names_to_protect_stay_and_unknown_ones_are_refused():
     model = surgery.sparsify_(net(), 0.5, surgery.Unstructured(protect="4"))
     assert list(surgery.keep_masks(model)) == ["0.weight"]
